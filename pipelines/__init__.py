@@ -1,0 +1,1 @@
+"""The work behind every stage, by topic."""

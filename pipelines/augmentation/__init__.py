@@ -1,0 +1,1 @@
+"""Random changes of a training patch, drawn and applied apart."""

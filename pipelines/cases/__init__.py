@@ -1,0 +1,1 @@
+"""What a case is, where cases come from, whether they are sound, how they are split."""

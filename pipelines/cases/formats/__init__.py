@@ -1,0 +1,1 @@
+"""Layouts of data sets, one file each."""

@@ -1,0 +1,1 @@
+"""Data sets that are made or fetched by code, one file each."""

@@ -1,0 +1,1 @@
+"""Scores of cases, intervals, the ranking and the reference row."""

@@ -1,0 +1,1 @@
+"""What the training cases of a data set look like."""

@@ -1,0 +1,1 @@
+"""From a prepared case to a mask on the grid of the scan."""

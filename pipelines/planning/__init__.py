@@ -1,0 +1,1 @@
+"""From fingerprint and architecture to the configuration of a training."""

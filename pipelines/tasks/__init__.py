@@ -1,0 +1,1 @@
+"""What a task family does in every stage, one file per family."""

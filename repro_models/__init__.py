@@ -1,0 +1,1 @@
+"""Networks and losses in plain torch, each written from its paper."""

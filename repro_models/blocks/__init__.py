@@ -1,0 +1,1 @@
+"""Parts that two architectures or more share."""

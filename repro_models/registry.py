@@ -1,0 +1,40 @@
+"""Find an architecture by name: `family/name` is the file `repro_models/family/name.py`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+_NOT_FAMILIES = {"blocks", "losses"}
+
+
+class UnknownArchitectureError(ValueError):
+    """A name for which there is no file."""
+
+
+def names() -> list[str]:
+    """All architectures as `family/name`, sorted. Reads file names only, imports nothing."""
+    root = Path(__file__).parent
+    return sorted(
+        f"{path.parent.name}/{path.stem}"
+        for path in root.glob("*/*.py")
+        if path.parent.name not in _NOT_FAMILIES and path.stem != "__init__"
+    )
+
+
+def load(name: str) -> ModuleType:
+    """Import the file of the architecture `family/name`.
+
+    Raises:
+        UnknownArchitectureError: there is no such file; the message lists near names.
+    """
+    known = names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+        raise UnknownArchitectureError(
+            f"unknown architecture {name!r}: an architecture is a file repro_models/<family>/<name>.py; "
+            f"did you mean {', '.join(near)}? `repro models` lists all"
+        )
+    return importlib.import_module("repro_models." + name.replace("/", "."))

@@ -1,0 +1,1 @@
+"""Networks that give every pixel or voxel a class."""

@@ -1,0 +1,1 @@
+"""One file per box of the graph in dvc.yaml."""
