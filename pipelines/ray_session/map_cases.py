@@ -1,0 +1,96 @@
+"""Map a function over cases: in this process, in a pool of processes, or as tasks of a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from pipelines.ray_session.session import attached, is_on_cluster, num_local_cpus
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_cases(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    desc: str,
+    unit: str = "case",
+) -> list[Result]:
+    """Apply `function` to every item, with a progress bar.
+
+    Args:
+        function: picklable (a function of a module, or a `functools.partial` of one).
+        items: what to apply it to.
+        desc: what the progress bar says.
+        unit: what one item is called.
+
+    Returns:
+        The results in the order of `items`.
+
+    Raises:
+        Exception: whatever `function` raises for one of the items; the rest is cancelled.
+    """
+    from tqdm import tqdm
+
+    if is_on_cluster() and len(items) > 1:
+        finished = _on_cluster(function, items)
+    elif min(len(items), num_local_cpus()) > 1:
+        finished = _in_pool(function, items)
+    else:
+        finished = ((index, function(item)) for index, item in enumerate(items))
+    results: list[Any] = [None] * len(items)
+    for index, result in tqdm(finished, total=len(items), desc=desc, unit=unit):
+        results[index] = result
+    return results
+
+
+def _ignore_interrupt() -> None:
+    # Ctrl-C reaches the whole process group; the parent alone decides, and the bar is not torn by tracebacks.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _in_pool(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    num_workers = min(len(items), num_local_cpus())
+    threads_before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    pool = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_ignore_interrupt)
+    try:
+        futures = {pool.submit(function, item): index for index, item in enumerate(items)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BaseException:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        if threads_before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = threads_before
+
+
+def _on_cluster(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    import ray
+
+    folder = os.getcwd()
+
+    def task(item: Item) -> Result:
+        # A worker starts wherever its raylet did; paths of cases are relative to the study's folder.
+        os.chdir(folder)
+        return function(item)
+
+    with attached():
+        remote = ray.remote(num_cpus=1)(task)
+        pending = {remote.remote(item): index for index, item in enumerate(items)}
+        while pending:
+            done, _ = ray.wait(list(pending), num_returns=1)
+            try:
+                yield pending.pop(done[0]), ray.get(done[0])
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None

@@ -1,0 +1,74 @@
+"""Attach to a Ray cluster, or start one for this machine.
+
+`RAY_ADDRESS` names the cluster to attach to. Without it, nothing here runs on Ray unless `start_local` is called,
+because `ray.init` costs seconds that short stages would pay each time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Ray writes its sockets below this folder, and a socket path may have 107 characters at most.
+_SESSION_DIR = Path("/tmp/ray")
+
+
+def is_on_cluster() -> bool:
+    """Whether the environment names a Ray cluster."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def num_local_cpus() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def attached() -> Iterator[None]:
+    """Be connected to the cluster of `RAY_ADDRESS` within the block.
+
+    Raises:
+        ValueError: no cluster answers at that address.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ["RAY_ADDRESS"]
+    try:
+        ray.init(address=address, log_to_driver=True, logging_level="warning", configure_logging=True)
+    except ConnectionError as error:
+        raise ValueError(
+            f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}); "
+            "start one (`ray start --head`) or unset RAY_ADDRESS to use this machine alone"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def local_head(num_cpus: int | None = None) -> Iterator[str]:
+    """Start a cluster of this machine alone, give its address, and end it with the block.
+
+    It ends with this process whatever happens, and no other cluster of the user is touched.
+    """
+    import ray
+
+    context: Any = ray.init(
+        address="local",
+        num_cpus=num_cpus or num_local_cpus(),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="warning",
+        _temp_dir=str(_SESSION_DIR),
+    )
+    try:
+        yield context.address_info["gcs_address"]
+    finally:
+        ray.shutdown()
