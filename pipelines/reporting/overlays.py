@@ -1,0 +1,97 @@
+"""The three cases a report shows: best, median and worst out-of-fold case of an entry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.cases.case import Case
+from pipelines.cases.nifti import read_image, read_label
+from pipelines.evaluation.case_scores import OUT_OF_FOLD
+from pipelines.evaluation.ranking import case_dice
+
+CAPTIONS = ("best", "median", "worst")
+
+
+@dataclass(frozen=True)
+class OverlayCase:
+    """A case to draw.
+
+    Attributes:
+        case_id: name of the case.
+        image: (C, Z, Y, X); the first channel is drawn.
+        reference: (Z, Y, X) integers.
+        prediction: (Z, Y, X) integers.
+        spacing_mm: (z, y, x).
+        dice: mean over the classes of this case; None where there is no score.
+        caption: why the case is shown, "best", "median" or "worst".
+    """
+
+    case_id: str
+    image: np.ndarray
+    reference: np.ndarray
+    prediction: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    dice: float | None
+    caption: str
+
+
+def pick_cases(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, float]]:
+    """Case id and Dice by caption "best", "median", "worst"; two cases have no median, one case is only the best.
+
+    Ties are ordered by case id. Of an even number of cases the lower of the two in the middle is the median.
+
+    Args:
+        rows: score rows of one entry, as in `pipelines.evaluation.case_scores`; only out-of-fold rows count.
+    """
+    dice = {case_id: value for case_id, value in case_dice(_out_of_fold(rows)).items() if not math.isnan(value)}
+    order = sorted(dice.items(), key=lambda item: (-item[1], item[0]))
+    if len(order) < len(CAPTIONS):
+        return dict(zip(("best", "worst"), order, strict=False))
+    return dict(zip(CAPTIONS, (order[0], order[len(order) // 2], order[-1]), strict=True))
+
+
+def read_overlays(
+    rows: Sequence[Mapping[str, Any]],
+    cases: Sequence[Case],
+    predictions_dir: Path,
+) -> list[OverlayCase]:
+    """Read image, reference and prediction of the cases that `pick_cases` picks.
+
+    Args:
+        rows: score rows of one entry.
+        cases: the cases of the data set.
+        predictions_dir: `results/D/A/predictions`; holds `<split>/<case_id>.nii.gz` or, a seed each,
+            `<split>/<case_id>_seed<seed>.nii.gz`, of which the lowest seed is drawn.
+    """
+    by_id = {case.case_id: case for case in cases}
+    overlays = []
+    for caption, (case_id, dice) in pick_cases(rows).items():
+        case = by_id[case_id]
+        assert case.label_path is not None, case_id
+        seeds = sorted(row["seed"] for row in rows if row["case_id"] == case_id and row["seed"] is not None)
+        path = predictions_dir / OUT_OF_FOLD / f"{case_id}.nii.gz"
+        if not path.exists() and seeds:
+            path = path.with_name(f"{case_id}_seed{seeds[0]}.nii.gz")
+        image = read_image(case)
+        overlays.append(
+            OverlayCase(
+                case_id=case_id,
+                image=image.array,
+                reference=read_label(case.label_path)[0],
+                prediction=read_label(path)[0],
+                spacing_mm=image.spacing_mm,
+                dice=dice,
+                caption=caption,
+            )
+        )
+    return overlays
+
+
+def _out_of_fold(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["split"] == OUT_OF_FOLD]
