@@ -109,7 +109,7 @@ def learning_curves(
             axes.plot(shortest, mean, color=colours[entry], linewidth=1.8, label=entry)
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     axes.grid(axis="y", color=REFERENCE_COLOUR, alpha=0.3, linewidth=0.5)
     _legend(figure, axes)
     return figure
