@@ -1,0 +1,245 @@
+"""Plain convolutional U-Net of nnU-Net (Isensee et al., 2021, Nature Methods 18).
+
+The network that nnU-Net v2 configures for a data set: two convolution blocks a stage, downsampling by the stride of a
+stage's first convolution, transposed convolutions on the way up, a segmentation layer at every decoder stage.
+
+Differs:
+    - Segmentation layers that nothing reads (`deep_supervision=False`) stay, as in nnU-Net, but are frozen, so that
+      every trainable parameter gets a gradient.
+    - A network of one stage is refused; nnU-Net builds one without any output.
+Shapes:
+    B batch, C channels, X Y (Z) voxels, K classes, S stages. Outputs of the S - 1 decoder stages: finest first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from repro_models.contract import Constraints, Paper, Problem, Variant
+
+PAPER = Paper(
+    title="nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation",
+    year=2021,
+    address="https://doi.org/10.1038/s41592-020-01008-z",
+    reference_code="https://github.com/MIC-DKFZ/nnUNet",
+)
+
+_MAX_FEATURES = {2: 512, 3: 320}
+_CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED_CONV: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Size and topology; the defaults are nnU-Net's for an isotropic 3D patch of 128 voxels a side.
+
+    Attributes:
+        base_features: channels of the first stage; each further stage has twice as many.
+        max_features: limit of that doubling; None is 320 in 3D and 512 in 2D.
+        strides: one per stage, the first is 1; an int serves all axes, else one int per axis.
+        kernel_sizes: one per stage, odd; as `strides`.
+        num_conv_per_stage: convolution blocks of every encoder and decoder stage.
+        deep_supervision: in training mode, return the logits of every decoder stage.
+        negative_slope: of the leaky ReLU.
+    """
+
+    base_features: int = 32
+    max_features: int | None = None
+    strides: Sequence[int | Sequence[int]] = (1, 2, 2, 2, 2, 2)
+    kernel_sizes: Sequence[int | Sequence[int]] = (3, 3, 3, 3, 3, 3)
+    num_conv_per_stage: int = 2
+    deep_supervision: bool = True
+    negative_slope: float = 0.01
+
+
+def with_topology(
+    config: Config, strides: Sequence[int | Sequence[int]], kernel_sizes: Sequence[int | Sequence[int]]
+) -> Config:
+    """`config` with the stages that a planner chose: one stride and one kernel size per stage."""
+
+    def frozen(stages: Sequence[int | Sequence[int]]) -> tuple[int | tuple[int, ...], ...]:
+        return tuple(stage if isinstance(stage, int) else tuple(stage) for stage in stages)
+
+    return replace(config, strides=frozen(strides), kernel_sizes=frozen(kernel_sizes))
+
+
+_HIPPOCAMPUS = Problem(spatial_dims=3, in_channels=1, num_classes=3)
+VARIANTS = {
+    "paper": Variant(Config(), Problem(3, 1, 2), None, "published rounded only: 31.2 million"),
+    "hippocampus_3d": Variant(
+        Config(strides=(1, 2, 2, 2), kernel_sizes=(3, 3, 3, 3)),
+        _HIPPOCAMPUS,
+        5_603_177,
+        "nnunetv2 2.8.1, its own plan for MSD Task04, counted",
+    ),
+    "small": Variant(Config(base_features=8, max_features=128), _HIPPOCAMPUS, None, "ours"),
+    "tiny": Variant(Config(base_features=4, strides=(1, 2, 2), kernel_sizes=(3, 3, 3)), _HIPPOCAMPUS, None, "ours"),
+}
+
+
+def _divisor(config: Config) -> int | tuple[int, ...]:
+    per_axis = [stride for stride in config.strides if not isinstance(stride, int)]
+    if not per_axis:
+        return math.prod(stride for stride in config.strides if isinstance(stride, int))
+    spatial_dims = len(per_axis[0])
+    return tuple(
+        math.prod(stride if isinstance(stride, int) else stride[axis] for stride in config.strides)
+        for axis in range(spatial_dims)
+    )
+
+
+def _smallest_side(config: Config) -> int | tuple[int, ...]:
+    """Two voxels at the lowest stage on every pooled axis: instance normalisation needs more than one voxel."""
+    divisor = _divisor(config)
+    if isinstance(divisor, int):
+        return 2 * divisor
+    return tuple(2 * steps if steps > 1 else 1 for steps in divisor)
+
+
+CONSTRAINTS = Constraints(spatial_dims=(2, 3), divisor=_divisor, smallest_side=_smallest_side)
+
+
+def _per_axis(name: str, stages: Sequence[int | Sequence[int]], spatial_dims: int) -> list[tuple[int, ...]]:
+    """Strides or kernel sizes of all stages, one int per axis."""
+    spread = [(stage,) * spatial_dims if isinstance(stage, int) else tuple(stage) for stage in stages]
+    for stage in spread:
+        if len(stage) != spatial_dims:
+            raise ValueError(
+                f"{name}={stages}: {stage} has {len(stage)} entries, but the network is {spatial_dims}D; "
+                f"give one int, or {spatial_dims} of them, per stage"
+            )
+    return spread
+
+
+def _check_topology(strides: list[tuple[int, ...]], kernel_sizes: list[tuple[int, ...]]) -> None:
+    if len(strides) < 2 or len(strides) != len(kernel_sizes):
+        raise ValueError(
+            f"{len(strides)} strides and {len(kernel_sizes)} kernel sizes: give one of each per stage, "
+            "and at least two stages (an image side under 8 voxels is too small for nnU-Net; pad it)"
+        )
+    if set(strides[0]) != {1}:
+        raise ValueError(f"stride {strides[0]} of the first stage: must be 1, the output has the size of the input")
+    for kernel_size in kernel_sizes:
+        if any(side % 2 == 0 for side in kernel_size):
+            raise ValueError(f"kernel size {kernel_size}: sides must be odd, so that padding keeps the size")
+
+
+class _ConvBlocks(nn.Sequential):
+    """Convolution, instance normalisation, leaky ReLU; `num_conv` times, the stride in the first."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        num_conv: int,
+        negative_slope: float,
+    ) -> None:
+        spatial_dims = len(kernel_size)
+        padding = tuple((side - 1) // 2 for side in kernel_size)
+        layers: list[nn.Module] = []
+        for index in range(num_conv):
+            layers += [
+                _CONV[spatial_dims](
+                    in_channels if index == 0 else out_channels,
+                    out_channels,
+                    kernel_size,
+                    stride if index == 0 else 1,
+                    padding,
+                ),
+                _INSTANCE_NORM[spatial_dims](out_channels, eps=1e-5, affine=True),
+                nn.LeakyReLU(negative_slope, inplace=True),
+            ]
+        super().__init__(*layers)
+
+
+class PlainConvUNet(nn.Module):
+    """Encoder of S stages and decoder of S - 1.
+
+    Args:
+        config: size and topology.
+        problem: dimensions, channels and classes.
+    """
+
+    def __init__(self, config: Config, problem: Problem) -> None:
+        super().__init__()
+        dims = problem.spatial_dims
+        strides = _per_axis("strides", config.strides, dims)
+        kernel_sizes = _per_axis("kernel_sizes", config.kernel_sizes, dims)
+        _check_topology(strides, kernel_sizes)
+        limit = config.max_features or _MAX_FEATURES[dims]
+        features = [min(config.base_features * 2**stage, limit) for stage in range(len(strides))]
+
+        def blocks(in_channels: int, stage: int, stride: tuple[int, ...]) -> _ConvBlocks:
+            return _ConvBlocks(
+                in_channels,
+                features[stage],
+                kernel_sizes[stage],
+                stride,
+                config.num_conv_per_stage,
+                config.negative_slope,
+            )
+
+        self.config = config
+        self.encoder = nn.ModuleList(
+            blocks(in_channels, stage, strides[stage])
+            for stage, in_channels in enumerate([problem.in_channels, *features[:-1]])
+        )
+        # The three decoder lists run as the decoder does: from the coarsest stage to the finest.
+        decoder_stages = range(len(strides) - 2, -1, -1)
+        self.upsampling = nn.ModuleList(
+            _TRANSPOSED_CONV[dims](features[stage + 1], features[stage], strides[stage + 1], strides[stage + 1])
+            for stage in decoder_stages
+        )
+        self.decoder = nn.ModuleList(blocks(2 * features[stage], stage, (1,) * dims) for stage in decoder_stages)
+        self.heads = nn.ModuleList(_CONV[dims](features[stage], problem.num_classes, 1) for stage in decoder_stages)
+        if not config.deep_supervision:
+            self.heads[:-1].requires_grad_(False)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+                nn.init.kaiming_normal_(module.weight, a=0.01)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits.
+
+        Args:
+            x: (B, C, *spatial).
+
+        Returns:
+            (B, K, *spatial); in training mode with deep supervision S - 1 of them, the finest first, each further one
+            smaller by the stride of its stage.
+
+        Raises:
+            IllegalSizeError: a side is not divisible by its strides, or too small.
+        """
+        CONSTRAINTS.check_size(self.config, x.shape[2:])
+        skips: list[Tensor] = []
+        for stage in self.encoder:
+            x = stage(x)
+            skips.append(x)
+        skips.pop()
+        is_supervised_deeply = self.training and self.config.deep_supervision
+        outputs: list[Tensor] = []
+        for upsample, stage, head in zip(self.upsampling, self.decoder, self.heads, strict=True):
+            x = stage(torch.cat([upsample(x), skips.pop()], dim=1))
+            if is_supervised_deeply or not skips:
+                outputs.insert(0, head(x))
+        return outputs if is_supervised_deeply else outputs[0]
+
+
+def build(config: Config, problem: Problem) -> nn.Module:
+    """The network with fresh weights: Kaiming normal for a slope of 0.01, biases 0.
+
+    Raises:
+        ValueError: strides and kernel sizes do not make a network of `problem.spatial_dims` dimensions.
+    """
+    return PlainConvUNet(config, problem)
