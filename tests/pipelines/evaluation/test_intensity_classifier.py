@@ -7,65 +7,72 @@ import numpy as np
 import pytest
 
 from pipelines.cases.case import Case
-from pipelines.evaluation.intensity_classifier import (
-    NUM_BINS,
-    bin_intensities,
-    count_bins,
-    fit,
-    intensity_classifier_rows,
-    predict,
-)
+from pipelines.evaluation.intensity_classifier import count_cells, fit, intensity_cells, intensity_classifier_rows
 
 LABELS = {"background": 0, "bright": 1}
 
 
-def test_bins_do_not_depend_on_scale_and_offset() -> None:
-    image = np.random.default_rng(0).normal(size=(2, 4, 8, 8)).astype(np.float32)
-    there, back = bin_intensities(image), bin_intensities(image * 300 + 70)
-    assert (there != back).mean() < 0.01
-    assert there.min() >= 0
-    assert there.max() < NUM_BINS
+def _noise(channels: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(channels, 10, 10, 10)).astype(np.float32)
 
 
-def test_a_constant_image_has_one_bin() -> None:
-    assert len(np.unique(bin_intensities(np.full((1, 2, 2, 2), 7, np.float32)))) == 1
+@pytest.mark.parametrize("channels", [1, 2])
+def test_cells_do_not_depend_on_scale_and_offset(channels: int) -> None:
+    image = _noise(channels)
+    assert (intensity_cells(image) != intensity_cells(image * 300 + 70)).mean() < 0.01
+
+
+@pytest.mark.parametrize(("channels", "num_cells"), [(1, 128), (2, 4096)])
+def test_cells_spread_over_the_histogram(channels: int, num_cells: int) -> None:
+    cells = intensity_cells(_noise(channels))
+    assert cells.min() >= 0
+    assert num_cells / 2 < cells.max() < num_cells
+
+
+def test_a_third_channel_is_left_out() -> None:
+    image = _noise(3)
+    np.testing.assert_array_equal(intensity_cells(image), intensity_cells(image[:2]))
+
+
+def test_a_constant_image_has_one_cell() -> None:
+    assert len(np.unique(intensity_cells(np.full((1, 2, 2, 2), 7, np.float32)))) == 1
 
 
 def test_a_hot_voxel_does_not_squeeze_the_rest() -> None:
-    image = np.random.default_rng(0).normal(size=(1, 10, 10, 10)).astype(np.float32)
+    image = _noise(1)
     hot = image.copy()
     hot[0, 0, 0, 0] = 1e6
-    rest = bin_intensities(hot)[0, 1:]
-    assert np.abs(rest - bin_intensities(image)[0, 1:]).max() <= 1
+    assert np.abs(intensity_cells(hot)[1:] - intensity_cells(image)[1:]).max() <= 1
 
 
-def test_counts_and_posterior_by_hand() -> None:
-    bins = np.array([3, 3, 3, 5]).reshape(1, 1, 1, 4)
-    label = np.array([0, 0, 1, 1]).reshape(1, 1, 4)
-    counts = count_bins(bins, label, 2)
-    assert counts.shape == (2, 1, NUM_BINS)
-    assert counts.sum() == 4
-    assert (counts[0, 0, 3], counts[1, 0, 3], counts[1, 0, 5]) == (2, 1, 1)
-    assert predict(bins, fit([counts])).tolist() == [[[0, 0, 0, 1]]]
-    log_posterior = fit([counts, counts])
-    assert log_posterior[0, 0, 3] == pytest.approx(np.log(5 / (4 + NUM_BINS)) + np.log(0.5))
-
-
-def test_channels_add_their_evidence() -> None:
-    bins = np.array([[3, 3], [7, 9]]).reshape(2, 1, 1, 2)
-    counts = count_bins(bins, np.array([0, 1]).reshape(1, 1, 2), 2)
-    assert predict(bins, fit([counts])).ravel().tolist() == [0, 1]
+def test_counts_by_hand() -> None:
+    counts = count_cells(np.array([[[3, 3, 3, 5]]]), np.array([[[0, 0, 1, 1]]]), num_cells=6, num_classes=2)
+    assert counts.tolist() == [[0, 0, 0, 2, 0, 0], [0, 0, 0, 1, 0, 1]]
 
 
 def test_ignored_voxels_are_not_counted() -> None:
-    bins = np.full((1, 1, 1, 3), 2)
-    assert count_bins(bins, np.array([0, 2, 1]).reshape(1, 1, 3), 2, ignore_label=2).sum() == 2
+    cells, label = np.full((1, 1, 3), 2), np.array([[[0, 2, 1]]])
+    assert count_cells(cells, label, 4, 2, ignore_label=2).tolist() == [[0, 0, 1, 0], [0, 0, 1, 0]]
+
+
+def test_a_cell_gets_its_most_frequent_class() -> None:
+    assert fit([np.array([[90, 5, 0], [0, 40, 3], [0, 0, 50]])]).tolist() == [0, 1, 2]
+
+
+def test_counts_of_cases_add_up() -> None:
+    one, other = np.array([[50, 0], [0, 9]]), np.array([[0, 2], [90, 0]])
+    assert fit([one]).tolist() == [0, 1]
+    assert fit([one, other]).tolist() == [1, 1]
+
+
+def test_a_rare_class_inside_the_background_is_still_chosen() -> None:
+    # The plain posterior would call every cell background and score 0.
+    assert fit([np.array([[9000, 1000], [10, 900]])]).tolist() == [0, 1]
 
 
 def test_a_class_never_seen_is_never_chosen() -> None:
-    bins = np.arange(4).reshape(1, 1, 1, 4)
-    counts = count_bins(bins, np.zeros((1, 1, 4), int), 3)
-    assert not predict(np.arange(NUM_BINS).reshape(1, 1, 1, -1), fit([counts])).any()
+    assert fit([np.array([[5, 0, 0], [0, 0, 0], [0, 5, 0]])]).tolist()[:2] == [0, 2]
+    assert not fit([np.array([[5, 0], [0, 0]])]).any()
 
 
 def test_nothing_to_fit_is_an_error() -> None:
