@@ -65,8 +65,7 @@ def intensity_classifier_rows(
     count = partial(_count_case, num_classes=num_classes, ignore_label=ignore_label)
     counts = map_cases(count, training, "count intensities")
     classifiers = {
-        fold: fit([array for case, array in zip(training, counts, strict=True) if case.fold != fold]) for fold in
-            folds
+        fold: fit([array for case, array in zip(training, counts, strict=True) if case.fold != fold]) for fold in folds
     }
     jobs: list[_Job] = []
     for case in training:
@@ -80,8 +79,8 @@ def intensity_classifier_rows(
 
 
 def intensity_cells(image: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Histogram cell of each voxel, (Z, Y, X), from an image (C, Z, Y, X); below 128, or 4096 from two channels
-    on.""" num_bins = _BINS_PER_CHANNEL[0] if len(image) == 1 else _BINS_PER_CHANNEL[1]
+    """Histogram cell of each voxel, (Z, Y, X), from an image (C, Z, Y, X): below 128, or 4096 with several channels."""
+    num_bins = _BINS_PER_CHANNEL[0] if len(image) == 1 else _BINS_PER_CHANNEL[1]
     cells = np.zeros(image.shape[1:], dtype=np.int64)
     for values in image[:2]:
         clipped = np.clip(values, *np.percentile(values, _CLIPPED_PERCENTILES)).astype(np.float64)
@@ -129,8 +128,8 @@ def fit(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int16]:
 
 
 def _foreground_dice(table: NDArray[np.int64], counts: NDArray[np.int64]) -> float:
-    """Sum of the foreground classes' Dice on the counted voxels (K, num_cells); a class without voxels adds
-    nothing.""" scores = []
+    """Sum of the foreground classes' Dice on the counted voxels (K, num_cells); an absent class adds nothing."""
+    scores = []
     for value in range(1, len(counts)):
         is_chosen = table == value
         hits = counts[value, is_chosen].sum()
