@@ -1,0 +1,69 @@
+"""How long a training lasts, in steps or in minutes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+KINDS = ("steps", "minutes")
+
+
+@dataclass(frozen=True)
+class TrainingBudget:
+    """The end of a training.
+
+    Args:
+        kind: `steps` or `minutes`; the other amount is not looked at.
+        steps: optimiser steps in all.
+        minutes: time in all, validation included, over all parts of an interrupted training.
+        steps_per_epoch: an epoch ends with a validation and a saved state.
+        early_stop_epochs: stop after so many epochs without a better score; 0 never stops early.
+
+    Raises:
+        ValueError: the kind is unknown or an amount is not positive.
+    """
+
+    kind: str
+    steps: int
+    minutes: float
+    steps_per_epoch: int
+    early_stop_epochs: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"budget kind {self.kind!r} is unknown; choose one of {', '.join(KINDS)}")
+        for name in (self.kind, "steps_per_epoch"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"budget {name} is {getattr(self, name)} but must be positive; correct the budget")
+
+    @classmethod
+    def from_dict(cls, budget: dict[str, Any]) -> TrainingBudget:
+        """Read a plan's budget, which also holds amounts that only a task uses."""
+        return cls(
+            kind=budget["kind"],
+            steps=budget["steps"],
+            minutes=budget["minutes"],
+            steps_per_epoch=budget["steps_per_epoch"],
+            early_stop_epochs=budget["early_stop_epochs"],
+        )
+
+    @property
+    def amount(self) -> float:
+        """Steps or seconds in all."""
+        return self.steps if self.kind == "steps" else self.minutes * 60
+
+    def spent(self, step: int, elapsed_s: float) -> float:
+        """Steps or seconds used after `step` steps and `elapsed_s` seconds, at most `amount`."""
+        return min(step if self.kind == "steps" else elapsed_s, self.amount)
+
+    def progress(self, step: int, elapsed_s: float) -> float:
+        """Share of the training that is done, 0 to 1."""
+        return self.spent(step, elapsed_s) / self.amount
+
+    def is_spent(self, step: int, elapsed_s: float) -> bool:
+        """Whether the training ends here."""
+        return self.spent(step, elapsed_s) >= self.amount
+
+    def has_step(self, step: int) -> bool:
+        """Whether `step`, counted from 0, can belong to the training, whatever the time."""
+        return self.kind == "minutes" or step < self.steps
