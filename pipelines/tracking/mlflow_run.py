@@ -128,7 +128,7 @@ def sync_training(
         child = children.get((str(start["fold"]), str(start["seed"])))
         child = child or _create_child(store, description, parent, start)
         params = {**description.params, **start.get("params", {})}
-        _add_missing(store, child, params, _tags(description), description.dataset)
+        _add_missing(store, child, params, description.tags, description.dataset)
         _add_epochs(store, child, epochs(log))
         _set_status(store, child, status, end_time)
     _set_status(store, parent, _common_status(statuses), max(end_times))
@@ -205,7 +205,7 @@ def _find_or_create_parent(store: Store, description: RunDescription, start_time
     }
     found = _find_runs(store, identity)
     parent = found[0] if found else _create_run(store, description.entry, identity, start_time)
-    _add_missing(store, parent, description.params, _tags(description), description.dataset)
+    _add_missing(store, parent, description.params, description.tags, description.dataset)
     return parent
 
 
@@ -231,12 +231,6 @@ def _find_runs(store: Store, tags: dict[str, str]) -> list[Run]:
     # The oldest comes first: should two processes have created the same run, both go on with that one.
     condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     return list(store.client.search_runs([store.experiment_id], condition, order_by=["attributes.start_time ASC"]))
-
-
-def _tags(description: RunDescription) -> dict[str, str]:
-    variables = {"dvc.stage": "DVC_STAGE", "dvc.exp": "DVC_EXP_NAME"}
-    from_dvc = {tag: os.environ[name] for tag, name in variables.items() if os.environ.get(name)}
-    return {**from_dvc, **description.tags}
 
 
 def _add_missing(store: Store, run: Run, params: dict[str, Any], tags: dict[str, str], dataset: dict[str, str]) -> None:

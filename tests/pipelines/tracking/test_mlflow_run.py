@@ -65,10 +65,7 @@ def _steps(store: Store, run: Any, key: str) -> list[int]:
     return [point.step for point in store.client.get_metric_history(run.info.run_id, key)]
 
 
-def test_an_entry_is_a_parent_with_one_child_a_fold(
-    store: Store, description: RunDescription, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DVC_STAGE", "train@cohort-unet")
+def test_an_entry_is_a_parent_with_one_child_a_fold(store: Store, description: RunDescription, tmp_path: Path) -> None:
     paths = [_log(tmp_path / f"fold{fold}.jsonl", fold, 3, "finished") for fold in (0, 1)]
     parent_id = sync_training(store, description, paths)
 
@@ -77,7 +74,7 @@ def test_an_entry_is_a_parent_with_one_child_a_fold(
     assert parent.info.status == "FINISHED"
     assert parent.data.params == {"architecture": "unet_3d", "patch": "[16, 16, 16]"}
     expected = {"repro.dataset": "cohort", "repro.entry": "unet", "repro.digest": description.digest}
-    expected |= {"git.commit": "c0ffee", "dvc.stage": "train@cohort-unet"}
+    expected |= {"git.commit": "c0ffee"}
     assert expected.items() <= parent.data.tags.items()
     (dataset_input,) = parent.inputs.dataset_inputs
     assert (dataset_input.dataset.name, dataset_input.dataset.digest) == ("cohort", "f" * 36)
