@@ -71,9 +71,10 @@ class Image:
 
 
 def _unreadable(path: Path | str, reason: object) -> ValueError:
+    on_one_line = " ".join(str(reason).split())
     return ValueError(
-        f"{path}: cannot be read as NIfTI ({' '.join(str(reason).split())}); the file is truncated or damaged: copy it again from where it "
-        "came, or leave the case out"
+        f"{path}: cannot be read as NIfTI ({on_one_line}); the file is truncated or damaged: copy it again from where "
+        "it came, or leave the case out"
     )
 
 
