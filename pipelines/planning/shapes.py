@@ -1,0 +1,119 @@
+"""Run a network for the shapes alone: no weights, no memory, no arithmetic.
+
+The meta device does that too, but its kernels for the operations below load torch's compiler, which takes longer than
+all the rest of planning. Whatever is not below goes to the meta device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+_KEEPS_SHAPE = {
+    functional.batch_norm,
+    functional.group_norm,
+    functional.instance_norm,
+    functional.layer_norm,
+    functional.leaky_relu,
+    functional.leaky_relu_,
+    Tensor.normal_,
+    Tensor.uniform_,
+}
+_Sides = int | Sequence[int]
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Inside this block networks are built on the meta device without weights, and run for their shapes."""
+    with torch.device("meta"), torch.no_grad(), _ShapesOnly():
+        yield
+
+
+def _per_axis(spatial_dims: int, *values: _Sides) -> list[Sequence[int]]:
+    return [(value,) * spatial_dims if isinstance(value, int) else value for value in values]
+
+
+def _convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: _Sides = 1,
+    padding: _Sides = 0,
+    dilation: _Sides = 1,
+    groups: int = 1,
+) -> Tensor:
+    kernel = weight.shape[2:]
+    axes = zip(x.shape[2:], kernel, *_per_axis(len(kernel), stride, padding, dilation), strict=True)
+    size = [(side + 2 * border - gap * (width - 1) - 1) // step + 1 for side, width, step, border, gap in axes]
+    return x.new_empty(len(x), len(weight), *size)
+
+
+def _transposed_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: _Sides = 1,
+    padding: _Sides = 0,
+    output_padding: _Sides = 0,
+    groups: int = 1,
+    dilation: _Sides = 1,
+) -> Tensor:
+    kernel = weight.shape[2:]
+    axes = zip(x.shape[2:], kernel, *_per_axis(len(kernel), stride, padding, output_padding, dilation), strict=True)
+    size = [
+        (side - 1) * step - 2 * border + gap * (width - 1) + extra + 1 for side, width, step, border, extra, gap in axes
+    ]
+    return x.new_empty(len(x), weight.shape[1] * groups, *size)
+
+
+def _pooling(
+    x: Tensor, kernel_size: _Sides, stride: _Sides | None = None, padding: _Sides = 0, dilation: _Sides = 1, **_: bool
+) -> Tensor:
+    spatial_dims = x.ndim - 2
+    (kernel,) = _per_axis(spatial_dims, kernel_size)
+    weight = x.new_empty(x.shape[1], 0, *kernel)
+    return _convolution(x, weight, None, kernel if stride is None else stride, padding, dilation)
+
+
+def _concatenation(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    first, *others = tensors
+    size = list(first.shape)
+    for tensor in others:
+        assert tensor.shape[:dim] + tensor.shape[dim:][1:] == first.shape[:dim] + first.shape[dim:][1:]
+        size[dim] += tensor.shape[dim]
+    return first.new_empty(size)
+
+
+_RULES: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    functional.conv1d: _convolution,
+    functional.conv2d: _convolution,
+    functional.conv3d: _convolution,
+    functional.conv_transpose1d: _transposed_convolution,
+    functional.conv_transpose2d: _transposed_convolution,
+    functional.conv_transpose3d: _transposed_convolution,
+    functional.max_pool2d: _pooling,
+    functional.max_pool3d: _pooling,
+    torch.cat: _concatenation,
+}
+
+
+class _ShapesOnly(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        values = (*args, *kwargs.values())
+        if func in _KEEPS_SHAPE or getattr(func, "__module__", None) == "torch.nn.init":
+            return next(value for value in values if isinstance(value, Tensor))
+        is_plain = not any(
+            isinstance(value, str) or value is True for value in values
+        )  # padding="same", ceil_mode=True
+        if func in _RULES and is_plain:
+            return _RULES[func](*args, **kwargs)
+        return func(*args, **kwargs)

@@ -1,0 +1,174 @@
+"""Patch and batch that fit a memory budget, for any architecture.
+
+An architecture that exports `with_topology` gets a network for every patch tried (nnU-Net's loop); any other keeps its
+network, and its `CONSTRAINTS` say which patches are legal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipelines.planning.memory import Reference, conv_elements, predicted_gib
+from pipelines.planning.patch import Candidate, Configure, legal_patch, shrunk, starting_patch
+from pipelines.planning.shapes import shapes_only
+from pipelines.planning.topology import SMALLEST_EDGE, topology
+from repro_models.contract import Problem
+
+Measure = Callable[[Candidate], int]
+_DATASET_SHARE = 0.05
+_SMALLEST_BATCH = 2
+
+
+class MemoryBudgetError(ValueError):
+    """Not even the smallest patch fits."""
+
+
+def chosen_by_topology(architecture: ModuleType, config: Any, spacing_mm: Sequence[float]) -> Configure:
+    """A network for every patch, by nnU-Net's topology.
+
+    Differs:
+        - A patch under 8 voxels on every side is raised to 8, because nnU-Net's network of one stage has no output.
+    """
+
+    def configure(patch_size: Sequence[float]) -> Candidate:
+        chosen = topology(spacing_mm, patch_size)
+        if len(chosen.strides) == 1:
+            chosen = topology(spacing_mm, [max(side, 2 * SMALLEST_EDGE) for side in patch_size])
+        return Candidate(
+            config=architecture.with_topology(config, chosen.strides, chosen.kernel_sizes),
+            patch_size=chosen.patch_size,
+            divisor=chosen.divisor,
+            smallest_side=(SMALLEST_EDGE,) * len(chosen.patch_size),
+        )
+
+    return configure
+
+
+def chosen_by_constraints(architecture: ModuleType, config: Any, spatial_dims: int) -> Configure:
+    """The same network for every patch."""
+    divisor, smallest_side = architecture.CONSTRAINTS.per_axis(config, spatial_dims)
+
+    def configure(patch_size: Sequence[float]) -> Candidate:
+        return Candidate(config, legal_patch(patch_size, divisor, smallest_side), divisor, smallest_side)
+
+    return configure
+
+
+def check_output_size(architecture: ModuleType, config: Any, problem: Problem) -> None:
+    """Raise ValueError unless logits have the size of the image, which training and prediction by patches need."""
+    _, smallest_side = architecture.CONSTRAINTS.per_axis(config, problem.spatial_dims)
+    with shapes_only():
+        network = architecture.build(config, problem).eval()
+        size = tuple(network(torch.empty(1, problem.in_channels, *smallest_side)).shape[2:])
+    if size != smallest_side:
+        raise ValueError(
+            f"{architecture.__name__.removeprefix('repro_models.')} with {config} makes {size} logits of an image of "
+            f"{smallest_side}; a plan needs logits of the image's size, so choose another variant "
+            f"({', '.join(architecture.VARIANTS)}) or pad its convolutions"
+        )
+
+
+def conv_elements_of(architecture: ModuleType, problem: Problem) -> Measure:
+    """`conv_elements` of a candidate's network; nothing is built or run twice."""
+
+    @cache
+    def network(config: Any) -> nn.Module:
+        with shapes_only():
+            return architecture.build(config, problem)
+
+    @cache
+    def elements(config: Any, patch_size: tuple[int, ...]) -> int:
+        return conv_elements(network(config), problem.in_channels, patch_size)
+
+    return lambda candidate: elements(candidate.config, candidate.patch_size)
+
+
+def fit_patch(
+    spacing_mm: Sequence[float],
+    median_shape: Sequence[float],
+    configure: Configure,
+    measure: Measure,
+    limit: Reference,
+) -> Candidate:
+    """Largest patch, by nnU-Net's order of shrinking, of which a batch of 2 fits.
+
+    Raises:
+        MemoryBudgetError: none fits.
+    """
+    candidate = configure(starting_patch(spacing_mm, median_shape))
+    while limit.is_too_much(measure(candidate)):
+        smaller = shrunk(candidate, median_shape, configure)
+        if smaller is None:
+            need_gib = predicted_gib(measure(candidate), _SMALLEST_BATCH, len(candidate.patch_size))
+            raise MemoryBudgetError(
+                f"the smallest patch {sides(candidate.patch_size)} needs about {need_gib:.3g} GiB "
+                f"for a batch of {_SMALLEST_BATCH}; raise budget.memory_gib to {_rounded_up(need_gib)}, "
+                "or override network with a smaller one"
+            )
+        candidate = smaller
+    return candidate
+
+
+def fit_batch(
+    elements: int, limit: Reference, patch_size: Sequence[int], median_shape: Sequence[float], num_cases: int
+) -> tuple[int, str]:
+    """Batch that fits beside `elements` per patch, of at most 5 % of the data set's voxels, never below 2.
+
+    Args:
+        elements: convolution elements of one patch.
+        limit: what fits.
+        patch_size: of two or three axes.
+        median_shape: of three axes, also in 2D.
+        num_cases: training cases.
+
+    Returns:
+        The batch, and why.
+    """
+    by_memory = round(limit.elements / elements * limit.batch_size)
+    by_data = round(math.prod(median_shape) * num_cases * _DATASET_SHARE / math.prod(patch_size))
+    batch_size = max(min(by_memory, by_data), _SMALLEST_BATCH)
+    why = f"memory fits {by_memory} and 5 % of the voxels of {num_cases} cases are {by_data} patches"
+    if min(by_memory, by_data) < _SMALLEST_BATCH:
+        why += f"; the smallest batch is {_SMALLEST_BATCH}"
+    return batch_size, why
+
+
+def check_patch(patch_size: Sequence[int], configure: Configure, spatial_dims: int) -> Candidate:
+    """The network for a patch the user asked for.
+
+    Raises:
+        ValueError: a patch the architecture cannot take; the message has the nearest legal ones.
+    """
+    if len(patch_size) != spatial_dims:
+        raise ValueError(f"override patch_size {list(patch_size)}: give {spatial_dims} sides for {spatial_dims}D")
+    candidate = configure(patch_size)
+    if candidate.patch_size != tuple(patch_size):
+        lower = configure(
+            [
+                max(least, side // step * step)
+                for side, step, least in zip(patch_size, candidate.divisor, candidate.smallest_side, strict=True)
+            ]
+        )
+        nearest = dict.fromkeys(sides(item.patch_size) for item in (lower, candidate))
+        raise ValueError(
+            f"override patch_size {sides(patch_size)}: sides must be multiples of {sides(candidate.divisor)} and at "
+            f"least {sides(candidate.smallest_side)}; the nearest legal sizes are {' and '.join(nearest)}"
+        )
+    return candidate
+
+
+def sides(values: Sequence[float]) -> str:
+    """Sizes as `40x56x40`."""
+    return "x".join(f"{value:g}" for value in values)
+
+
+def _rounded_up(gib: float) -> str:
+    digits = 2 - math.ceil(math.log10(gib))
+    return f"{math.ceil(gib * 10**digits) / 10**digits:g}"
