@@ -20,6 +20,7 @@ def map_cases(
     items: Sequence[Item],
     desc: str,
     unit: str = "case",
+    num_gpus: int = 0,
 ) -> list[Result]:
     """Apply `function` to every item, with a progress bar.
 
@@ -28,6 +29,7 @@ def map_cases(
         items: what to apply it to.
         desc: what the progress bar says.
         unit: what one item is called.
+        num_gpus: accelerators `function` uses; with one, this machine takes one item after the other.
 
     Returns:
         The results in the order of `items`.
@@ -38,8 +40,8 @@ def map_cases(
     from tqdm import tqdm
 
     if is_on_cluster() and len(items) > 1:
-        finished = _on_cluster(function, items)
-    elif min(len(items), num_local_cpus()) > 1:
+        finished = _on_cluster(function, items, num_gpus)
+    elif min(len(items), num_local_cpus()) > 1 and not num_gpus:
         finished = _in_pool(function, items)
     else:
         finished = ((index, function(item)) for index, item in enumerate(items))
@@ -75,7 +77,9 @@ def _in_pool(function: Callable[[Item], Result], items: Sequence[Item]) -> Itera
             os.environ["OMP_NUM_THREADS"] = threads_before
 
 
-def _on_cluster(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+def _on_cluster(
+    function: Callable[[Item], Result], items: Sequence[Item], num_gpus: int
+) -> Iterator[tuple[int, Result]]:
     import ray
 
     folder = os.getcwd()
@@ -86,7 +90,7 @@ def _on_cluster(function: Callable[[Item], Result], items: Sequence[Item]) -> It
         return function(item)
 
     with attached():
-        remote = ray.remote(num_cpus=1)(task)
+        remote = ray.remote(num_cpus=1, num_gpus=num_gpus)(task)
         pending = {remote.remote(item): index for index, item in enumerate(items)}
         while pending:
             done, _ = ray.wait(list(pending), num_returns=1)

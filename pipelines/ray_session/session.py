@@ -6,6 +6,7 @@ because `ray.init` costs seconds that short stages would pay each time.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ def attached() -> Iterator[None]:
         return
     address = os.environ["RAY_ADDRESS"]
     try:
-        ray.init(address=address, log_to_driver=True, logging_level="warning", configure_logging=True)
+        ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, configure_logging=True)
     except ConnectionError as error:
         raise ValueError(
             f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}); "
@@ -65,7 +66,7 @@ def local_head(num_cpus: int | None = None) -> Iterator[str]:
         num_cpus=num_cpus or num_local_cpus(),
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="warning",
+        logging_level=logging.WARNING,
         _temp_dir=str(_SESSION_DIR),
     )
     try:

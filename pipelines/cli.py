@@ -1,0 +1,183 @@
+"""The `repro` command. Each subcommand imports what it needs, so `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipelines.exits import exits_cleanly
+
+
+@exits_cleanly
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `repro`."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    options.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="repro", description="Compare architectures on your data. Studies run by `dvc repro`."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    check = add("check", _check, "check a data set and list everything that is wrong with it")
+    check.add_argument("source", help="folder in Decathlon or nnU-Net layout, CSV manifest, or a Python source file")
+    plan = add("plan", _plan, "show how an architecture would be configured for a data set, and why")
+    plan.add_argument("dataset", help="a data set of params.yaml whose stages cases and fingerprint have run")
+    plan.add_argument("architecture", help="an entry of params.yaml or an architecture")
+    add("models", _models, "list the architectures with their published sizes")
+    show = add("show", _show, "print the result table of a study and where its report is")
+    show.add_argument("dataset", nargs="?", help="default: all data sets of params.yaml")
+    add("sync", _sync, "tell MLflow everything the files know: trainings, results, pictures")
+    ui = add("ui", _ui, "serve the MLflow pages of this study")
+    ui.add_argument("--port", type=int, default=5000)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    import tempfile
+
+    from pipelines.cases.collect import open_source
+    from pipelines.cases.integrity import check
+
+    with tempfile.TemporaryDirectory() as folder:
+        raw = open_source(options.source, Path(folder))
+        findings = check(raw)
+    for finding in findings:
+        print(f"{finding.severity}: {finding}")
+    num_errors = sum(finding.severity == "error" for finding in findings)
+    print(f"{options.source}: {len(raw.entries)} cases, {num_errors} errors, {len(findings) - num_errors} warnings")
+    if num_errors:
+        raise SystemExit(1)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    import dataclasses
+
+    from pipelines.fingerprint.extract import read_fingerprint
+    from pipelines.params import read_params
+    from pipelines.planning.planner import configurations
+    from pipelines.tasks.lookup import task_of
+
+    study = read_params()
+    folders = {name: Path(name) / options.dataset for name in ("cases", "fingerprints")}
+    for folder in folders.values():
+        if not folder.exists():
+            raise ValueError(f"{folder}: not there yet; run `dvc repro fingerprint@{options.dataset}` first")
+    entry = study.entry(options.architecture)
+    served = configurations(read_fingerprint(folders["fingerprints"] / "fingerprint.json"))
+    wanted = [entry.configuration] if options.architecture in study.entries else served
+    for configuration in wanted:
+        entries = study.entries | {
+            options.architecture: dataclasses.replace(
+                study.entries.get(options.architecture, entry),
+                architecture=str(entry.architecture).split("/")[-1],
+                configuration=configuration,
+            )
+        }
+        variant = dataclasses.replace(study, entries=entries)
+        try:
+            plan = task_of(study.family).plan(
+                variant, options.dataset, options.architecture, folders["cases"], folders["fingerprints"], {}
+            )
+        except ValueError as error:
+            print(f"{configuration}: {error}\n")
+            continue
+        print(f"{options.architecture} {configuration}")
+        print("\n".join(f"  {reason}" for reason in plan.reasons), end="\n\n")
+
+
+def _models(_: argparse.Namespace) -> None:
+    from repro_models import registry
+
+    for name in registry.names():
+        module = registry.load(name)
+        print(f"{name}: {module.PAPER.title} ({module.PAPER.year}), {module.PAPER.address}")
+        for variant, described in module.VARIANTS.items():
+            count = f"{described.num_parameters:,} parameters" if described.num_parameters else "not counted"
+            print(f"  {variant}: {count} ({described.source})")
+
+
+def _show(options: argparse.Namespace) -> None:
+    import json
+
+    from pipelines.cases.case import read_info
+    from pipelines.params import read_params
+    from pipelines.reporting.tables import ranking_text
+
+    for dataset in [options.dataset] if options.dataset else read_params().datasets:
+        report = Path("reports") / dataset
+        if not (report / "ranking.json").exists():
+            raise ValueError(f"{report}: no report yet; run `dvc repro` first")
+        labels = read_info(Path("cases") / dataset / "dataset.json").labels
+        print(ranking_text(json.loads((report / "ranking.json").read_text(encoding="utf-8")), labels))
+        print(f"\nreport: {(report / 'index.html').resolve().as_uri()}")
+    print("MLflow: run `repro ui`, then open http://127.0.0.1:5000")
+
+
+def _sync(_: argparse.Namespace) -> None:
+    from pipelines.params import read_params
+    from pipelines.reporting.compare import tell_ranking
+    from pipelines.tracking.description import describe_model
+    from pipelines.tracking.mlflow_run import open_store, resolve_uri, sync_training
+
+    study = read_params()
+    uri = resolve_uri(study.tracking.uri)
+    if uri is None:
+        raise ValueError(
+            "tracking.uri is none in params.yaml; give an address, or null for MLFLOW_TRACKING_URI or a file"
+        )
+    for dataset in study.datasets:
+        models = Path("models") / dataset
+        for entry in study.architectures:
+            if not (models / entry / "model.json").exists():
+                print(f"{models / entry}: not trained yet, nothing to tell")
+                continue
+            description = describe_model(models / entry, study.datasets[dataset].source)
+            events = sorted((models / entry / "events").glob("*.jsonl"))
+            sync_training(open_store(uri, dataset), description, events, is_live=False)
+            print(f"{models / entry}: {len(events)} trainings told")
+        if (Path("reports") / dataset / "ranking.json").exists():
+            tell_ranking(study, models, Path("reports") / dataset)
+
+
+def _ui(options: argparse.Namespace) -> None:
+    import os
+    import subprocess
+
+    from pipelines.params import read_params
+    from pipelines.tracking.mlflow_run import resolve_uri
+
+    uri = resolve_uri(read_params().tracking.uri)
+    if uri is None:
+        raise ValueError("tracking.uri is none in params.yaml; there is no MLflow to show")
+    if uri.startswith("http"):
+        print(f"MLflow is served at {uri}")
+        return
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        uri,
+        "--port",
+        str(options.port),
+        "--workers",
+        "1",
+    ]
+    environment = dict(os.environ, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true")
+    print(f"MLflow: http://127.0.0.1:{options.port} (Ctrl-C ends it)")
+    raise SystemExit(subprocess.call(command, env=environment))
+
+
+if __name__ == "__main__":
+    main()

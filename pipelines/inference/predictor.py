@@ -1,0 +1,66 @@
+"""What a trained model needs to predict: `model.json`, its weights, and a prepared case."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pipelines.inference.export import to_scan_grid
+from pipelines.inference.sliding_window import predict_logits
+from pipelines.planning.network import build_network
+from pipelines.planning.plan import Plan
+from pipelines.preprocessing.shards import open_case
+
+_TILES_AT_ONCE = {"cpu": 1, "cuda": 4}
+
+
+def read_model_plan(model_dir: Path | str) -> Plan:
+    """The plan a model was trained by."""
+    return Plan.from_values(json.loads((Path(model_dir) / "model.json").read_text(encoding="utf-8"))["plan"])
+
+
+@functools.lru_cache(maxsize=8)
+def load_network(weights_path: Path, device: str) -> nn.Module:
+    """The trained network, in evaluation mode. Kept for the next case of this process."""
+    network = build_network(read_model_plan(weights_path.parent))
+    network.load_state_dict(load_file(weights_path))
+    return network.eval().to(device)
+
+
+def predict_case(prepared_path: Path, weights: Sequence[Path], device: str) -> np.ndarray:
+    """Label map of a prepared case on the grid of its scan.
+
+    Several networks vote by the mean of their logits (nnU-Net's ensemble of folds).
+
+    Args:
+        prepared_path: the case's Arrow file.
+        weights: weight files in a model folder.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        (Z, Y, X) unsigned integers.
+    """
+    plan = read_model_plan(weights[0].parent)
+    case = open_case(prepared_path)
+    image = torch.from_numpy(np.array(case.image, dtype=np.float32)).to(device)
+    total: Tensor | None = None
+    for path in weights:
+        logits = predict_logits(
+            load_network(path, device),
+            image,
+            patch_size=plan.patch_size,
+            num_classes=plan.problem["num_classes"],
+            overlap=plan.inference["overlap"],
+            mirror_axes=plan.mirror_axes if plan.inference["is_mirrored"] else (),
+            batch_tiles=_TILES_AT_ONCE[torch.device(device).type],
+        )
+        total = logits if total is None else total + logits
+    assert total is not None
+    return to_scan_grid((total / len(weights)).cpu().numpy(), case.properties)

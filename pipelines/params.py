@@ -1,0 +1,355 @@
+"""`params.yaml` as frozen dataclasses: what a study is.
+
+The attributes below are the keys of the file. A key that is not here is an error that lists the valid ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+_BARE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+class ParamsError(ValueError):
+    """A key or value of a params file that a study cannot have."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where a data set comes from.
+
+    Attributes:
+        source: a path: a folder in Decathlon or nnU-Net layout, a CSV manifest, or a Python file with `make(folder)`.
+    """
+
+    source: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the comparison: an architecture in one configuration.
+
+    Attributes:
+        architecture: file name in the family's folder; the entry's own name when left out.
+        variant: a key of the architecture's `VARIANTS`, or None for the paper's main setting.
+        configuration: `2d` or `3d_fullres`.
+        overrides: values that replace the planned ones (`repro plan` shows them).
+    """
+
+    architecture: str | None = None
+    variant: str | None = None
+    configuration: str = "3d_fullres"
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Split:
+    """How cases are split.
+
+    Attributes:
+        num_folds: folds of the cross-validation, grouped by patient.
+    """
+
+    num_folds: int = 5
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every entry may spend.
+
+    Attributes:
+        kind: whether `steps` or `minutes` ends a training.
+        steps: optimiser steps of one training.
+        minutes: minutes of one training.
+        steps_per_epoch: steps between two validations (and checkpoints).
+        validation_steps: batches of patches in one validation.
+        early_stop_epochs: stop after so many epochs without a better pseudo Dice; 0 never stops.
+        memory_gib: device memory that patch and batch are planned for.
+        folds: folds to train, None for all.
+        seeds: one training per seed and fold.
+    """
+
+    kind: Literal["steps", "minutes"] = "steps"
+    steps: int = 250_000
+    minutes: float = 60.0
+    steps_per_epoch: int = 250
+    validation_steps: int = 50
+    early_stop_epochs: int = 0
+    memory_gib: float = 8.0
+    folds: list[int] | None = None
+    seeds: list[int] = field(default_factory=lambda: [0])
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Optimiser of a training; nnU-Net's by default."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.99
+    weight_decay: float = 3e-5
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over a training; nnU-Net's by default.
+
+    Attributes:
+        name: polynomial decay, or cosine decay.
+        exponent: of the polynomial.
+        warmup_fraction: part of the training over which the rate rises linearly.
+    """
+
+    name: Literal["polynomial", "cosine"] = "polynomial"
+    exponent: float = 0.9
+    warmup_fraction: float = 0.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings all entries share; an entry's overrides come last.
+
+    Attributes:
+        optimizer: which, and its settings.
+        schedule: of the learning rate.
+        clip_norm: largest norm of the gradient.
+        foreground_fraction: part of a batch that is centred on foreground.
+        mirror_axes: `auto` leaves out left-right where two labels differ only in their side; or `all`, `none`, a list.
+        max_batch_size: upper bound on the planned batch, None for none.
+    """
+
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    clip_norm: float = 12.0
+    foreground_fraction: float = 0.33
+    mirror_axes: str | list[int] = "auto"
+    max_batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How a case is predicted.
+
+    Attributes:
+        overlap: part of a tile that the next tile covers again.
+        is_mirrored: whether logits are averaged over all mirrorings of the training.
+    """
+
+    overlap: float = 0.5
+    is_mirrored: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How predictions are scored.
+
+    Attributes:
+        tolerance_mm: distance that the normalised surface distance forgives.
+        num_bootstrap: resamplings behind an interval.
+    """
+
+    tolerance_mm: float = 2.0
+    num_bootstrap: int = 2000
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Search for an entry's settings.
+
+    Attributes:
+        trials: trials per entry; 0 keeps the planned values.
+    """
+
+    trials: int = 0
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """How a training is spread; changes where it runs, not what comes out.
+
+    Attributes:
+        workers: processes that share one training's batches.
+    """
+
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where MLflow is.
+
+    Attributes:
+        uri: a server or database; None for `MLFLOW_TRACKING_URI`, else `sqlite:///mlflow.db`; "none" for no tracking.
+    """
+
+    uri: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """One params file.
+
+    Attributes:
+        family: folder of the architectures, and the task.
+        datasets: name to data set.
+        architectures: entries to compare, by name.
+        entries: aliases; a name that is not here is the architecture itself at its defaults.
+
+    The other sections are described at their classes. All but `ray` and `tracking` must stand in the file, if only as
+    `{}`, because DVC watches them.
+    """
+
+    family: str
+    datasets: dict[str, Dataset]
+    architectures: list[str]
+    entries: dict[str, Entry]
+    split: Split
+    budget: Budget
+    training: Training
+    inference: Inference
+    evaluation: Evaluation
+    tuning: Tuning
+    ray: RaySettings = field(default_factory=RaySettings)
+    tracking: Tracking = field(default_factory=Tracking)
+
+    def entry(self, name: str) -> Entry:
+        """The entry called `name`, its architecture as `family/name`."""
+        entry = self.entries.get(name, Entry())
+        return dataclasses.replace(entry, architecture=f"{self.family}/{entry.architecture or name}")
+
+    def folds(self) -> list[int]:
+        """Folds to train."""
+        return list(range(self.split.num_folds)) if self.budget.folds is None else self.budget.folds
+
+
+def read_params(path: Path | str = "params.yaml") -> Study:
+    """Read and check a params file.
+
+    Raises:
+        ParamsError: no such file, not YAML, an unknown key, or a value out of its range.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ParamsError(f"{path}: no such file; copy one of studies/*.yaml to {path} or write your own")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    study: Study = _parse(Study, values, str(path), "")
+    _check(study, str(path))
+    return study
+
+
+def _parse(kind: Any, value: Any, file: str, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(kind, value, file, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in arguments:
+            raise ParamsError(f"{file}: {where} is {value!r}; it must be one of {', '.join(map(str, arguments))}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        for option in arguments:
+            if _fits(option, value):
+                return _parse(option, value, file, where)
+    elif _fits(kind, value):
+        if origin is dict:
+            return {key: _parse(arguments[1], item, file, f"{where}.{key}") for key, item in value.items()}
+        if origin is list:
+            return [_parse(arguments[0], item, file, f"{where}[{index}]") for index, item in enumerate(value)]
+        return float(value) if kind is float else value
+    raise ParamsError(f"{file}: {where} is {value!r}; it must be {_describe(kind)}")
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    if kind is Any:
+        return True
+    if kind is type(None):
+        return value is None
+    plain = typing.get_origin(kind) or kind
+    if plain in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float)) if plain is float else isinstance(value, plain)
+
+
+def _describe(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    options = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+    words = {dict: "a mapping", list: "a list"}
+    return " or ".join(names.get(option) or words.get(typing.get_origin(option), str(option)) for option in options)
+
+
+def _parse_dataclass(kind: Any, values: Any, file: str, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ParamsError(f"{file}: {where or 'the file'} is {values!r}; it must be a mapping of keys to values")
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    prefix = f"{where}." if where else ""
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+            raise ParamsError(f"{file}: unknown key {prefix}{key}{hint} Valid keys here: {', '.join(fields)}")
+    for name, item in fields.items():
+        has_default = item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
+        if name not in values and not has_default:
+            raise ParamsError(
+                f"{file}: {prefix}{name} is missing; add it, `{name}: {{}}` for a section's defaults "
+                f"(keys here: {', '.join(fields)})"
+            )
+    hints = typing.get_type_hints(kind)
+    return kind(**{key: _parse(hints[key], value, file, prefix + key) for key, value in values.items()})
+
+
+def _check(study: Study, file: str) -> None:
+    for kind, names in (("datasets", study.datasets), ("architectures", study.architectures)):
+        if not names:
+            raise ParamsError(f"{file}: {kind} is empty; name at least one")
+        for name in names:
+            if not _BARE_NAME.fullmatch(name):
+                raise ParamsError(
+                    f"{file}: {kind} has {name!r}; it becomes a file and stage name, so use letters, digits, _ and -"
+                )
+    if len(set(study.architectures)) < len(study.architectures):
+        raise ParamsError(f"{file}: architectures names an entry twice: {', '.join(study.architectures)}")
+    at_least_one = {
+        "split.num_folds": study.split.num_folds - 1,  # a fold is validated by a network trained on the others
+        "budget.steps": study.budget.steps,
+        "budget.steps_per_epoch": study.budget.steps_per_epoch,
+        "budget.validation_steps": study.budget.validation_steps,
+        "ray.workers": study.ray.workers,
+        "evaluation.num_bootstrap": study.evaluation.num_bootstrap,
+    }
+    for name, value in at_least_one.items():
+        if value < 1:
+            least = 2 if name == "split.num_folds" else 1
+            raise ParamsError(f"{file}: {name} is {value + least - 1}; it must be {least} or more")
+    positive = {
+        "budget.minutes": study.budget.minutes,
+        "budget.memory_gib": study.budget.memory_gib,
+        "training.optimizer.learning_rate": study.training.optimizer.learning_rate,
+        "training.clip_norm": study.training.clip_norm,
+        "evaluation.tolerance_mm": study.evaluation.tolerance_mm,
+    }
+    for name, number in positive.items():
+        if not number > 0:
+            raise ParamsError(f"{file}: {name} is {number}; it must be above 0")
+    if not 0 <= study.inference.overlap < 1:
+        raise ParamsError(f"{file}: inference.overlap is {study.inference.overlap}; it must be in [0, 1)")
+    if study.tuning.trials:
+        raise ParamsError(
+            f"{file}: tuning.trials is {study.tuning.trials}; the search is not built yet, 0 keeps the planned values"
+        )
+    for fold in study.folds():
+        if not 0 <= fold < study.split.num_folds:
+            raise ParamsError(f"{file}: budget.folds has {fold}; folds are 0 to {study.split.num_folds - 1}")
+    if not study.budget.seeds or not study.folds():
+        raise ParamsError(f"{file}: budget.seeds and budget.folds need at least one number each")

@@ -1,0 +1,19 @@
+"""Find the task of a family: `pipelines/tasks/<family>.py`."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+
+def task_of(family: str) -> ModuleType:
+    """Import the task of a family.
+
+    Raises:
+        ValueError: there is no such task; the message lists those there are.
+    """
+    known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "lookup"))
+    if family not in known:
+        raise ValueError(f"family {family!r} is not known; params.yaml takes one of: {', '.join(known)}")
+    return importlib.import_module(f"pipelines.tasks.{family}")

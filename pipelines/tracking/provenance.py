@@ -1,0 +1,148 @@
+"""Which code, commit, data and machine stand behind a result."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_PACKAGES = ("repro_models", "pipelines", "stages")
+
+
+def import_closure(modules: Iterable[str], skipped_functions: Iterable[str] = ()) -> dict[str, str]:
+    """Files that the modules import, directly or not, with the digest of each file's meaning.
+
+    The digest is of the syntax tree without docstrings, so comments and layout do not change it. Imports inside
+    functions count. Modules that are found by name at run time must be given as roots.
+
+    Args:
+        modules: dotted names to start from, for example `repro_models.segmentation.nnunet`.
+        skipped_functions: module-level functions of the given modules whose own imports are left out.
+
+    Returns:
+        Path below the repository -> sha256, sorted by path.
+    """
+    roots = set(modules)
+    skipped = frozenset(skipped_functions)
+    waiting, files = sorted(roots), {}
+    seen: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        path = _file_of(module)
+        if path is None:
+            continue
+        tree = _without_docstrings(ast.parse(path.read_text(encoding="utf-8"), str(path)))
+        if module in roots and skipped:
+            tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name in skipped)]
+        files[path.relative_to(ROOT).as_posix()] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        waiting.extend(_imports(tree))
+        # Importing a module runs the packages around it.
+        parts = module.split(".")
+        waiting.extend(".".join(parts[:end]) for end in range(1, len(parts)))
+    return dict(sorted(files.items()))
+
+
+def code_digest(modules: Iterable[str]) -> str:
+    """One digest over `import_closure(modules)`."""
+    return digest_of(import_closure(modules))
+
+
+def digest_of(value: object) -> str:
+    """Sha256 of a JSON-like value; equal values have equal digests whatever their order of keys."""
+    import json
+
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def files_digest(*paths: Path | str) -> str:
+    """Sha256 over the contents of files, in the order given."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    return total.hexdigest()
+
+
+def git_commit() -> str | None:
+    """Commit of the working folder, with `-dirty` when tracked files differ from it; None outside git."""
+    try:
+        name = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return name.stdout.strip() or None
+
+
+def machine() -> dict[str, str | int]:
+    """Processor, cores, accelerator and versions, as far as they can be read without importing torch twice."""
+    from importlib.metadata import version
+
+    import torch
+
+    return {
+        "processor": _processor_name(),
+        "num_cores": len(os.sched_getaffinity(0)),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "ray", "numpy")},
+    }
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _file_of(module: str) -> Path | None:
+    if module.split(".")[0] not in _PACKAGES:
+        return None
+    path = ROOT.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imports(tree: ast.AST) -> list[str]:
+    found = []
+    # What is imported for annotations alone does not run.
+    skipped = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # `from package import name`: the name may be a module of the package.
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(
+            node, clean=False
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree

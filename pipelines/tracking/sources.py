@@ -1,0 +1,32 @@
+"""The code a training is made of."""
+
+from __future__ import annotations
+
+from pipelines.tracking.provenance import import_closure
+from repro_models import registry
+
+# What these functions of a task do reaches a training only through the files they write, and those are
+# dependencies of their own.
+_FILE_FUNCTIONS = ("fingerprint", "plan", "prepare", "evaluate")
+
+
+def training_sources(family: str, architecture: str) -> dict[str, str]:
+    """Files in the import closure of an entry's training, with the digest of each.
+
+    Args:
+        family: task family.
+        architecture: `family/name`.
+
+    Raises:
+        UnknownArchitectureError: there is no such architecture.
+    """
+    if architecture not in registry.names():
+        registry.load(architecture)  # raises, with the near names
+    return import_closure(
+        [
+            "pipelines.training.folds",
+            f"pipelines.tasks.{family}",
+            "repro_models." + architecture.replace("/", "."),
+        ],
+        skipped_functions=_FILE_FUNCTIONS,
+    )

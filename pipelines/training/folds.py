@@ -1,0 +1,150 @@
+"""The trainings of an entry: one per fold and seed, side by side where the machine allows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.atomic_files import atomic_path, write_text
+from pipelines.inference.weights import weights_name
+from pipelines.ray_session.session import is_on_cluster, num_local_cpus
+from pipelines.tracking.provenance import digest_of
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """One training, as plain values that travel to any process.
+
+    Attributes:
+        family: task family.
+        plan: the plan as JSON values.
+        cases: entries of the prepared index.
+        folder: what paths of cases are relative to.
+        run_dir: absolute folder of the training's live state.
+        fold: the fold that validates.
+        seed: of weights, patches and augmentation.
+        digest: of plan, tuned settings and prepared index.
+    """
+
+    family: str
+    plan: dict[str, Any]
+    cases: list[dict[str, Any]]
+    folder: str
+    run_dir: str
+    fold: int
+    seed: int
+    digest: str
+
+    @property
+    def events_path(self) -> Path:
+        """Where the training tells its progress."""
+        return Path(self.run_dir) / "events.jsonl"
+
+    @property
+    def name(self) -> str:
+        """Entry, fold and seed, for people."""
+        return f"{self.plan['entry']} fold {self.fold} seed {self.seed}"
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the finished training leaves its weights."""
+        return Path(self.run_dir) / "weights.safetensors"
+
+
+def training_requests(
+    family: str, plan_path: Path, index_path: Path, best_path: Path, work_dir: Path
+) -> list[TrainingRequest]:
+    """The trainings an entry asks for.
+
+    Their folder in `work_dir` is named by the digest of all that decides the result, so a stopped training goes on
+    and a changed one starts afresh.
+
+    Args:
+        family: task family.
+        plan_path: `plans/D/A.json`.
+        index_path: `prepared/D/index/A.json`.
+        best_path: `tuned/D/A/best.yaml`; its values replace the plan's.
+        work_dir: folder of live state.
+    """
+    import yaml
+
+    plan = json.loads(plan_path.read_text(encoding="utf-8"))
+    index = json.loads(index_path.read_text(encoding="utf-8"))
+    best = yaml.safe_load(best_path.read_text(encoding="utf-8"))
+    plan |= {"optimizer": best["optimizer"], "schedule": best["schedule"]}
+    prepared_dir = index_path.parents[1] / index["folder"]
+    cases = [case | {"file": str(prepared_dir / case["file"])} for case in index["cases"]]
+    digest = digest_of([plan, index["cases"]])
+    entry_dir = work_dir.resolve() / f"{plan['dataset']}-{plan['entry']}-{digest[:12]}"
+    return [
+        TrainingRequest(
+            family=family,
+            plan=plan,
+            cases=cases,
+            folder=str(Path.cwd()),
+            run_dir=str(entry_dir / f"fold{fold}_seed{seed}"),
+            fold=fold,
+            seed=seed,
+            digest=digest,
+        )
+        for seed in plan["seeds"]
+        for fold in plan["folds"]
+    ]
+
+
+def train_all(requests: list[TrainingRequest], workers: int) -> None:
+    """Run the trainings; those that are finished return at once.
+
+    On a cluster (`RAY_ADDRESS`), or where this machine can run two at once, each is a Ray task. With `workers` above
+    one, each is a `TorchTrainer` of that many processes. A single one runs here.
+    """
+    import torch
+
+    num_slots = torch.cuda.device_count() if torch.cuda.is_available() else num_local_cpus()
+    waiting = [request for request in requests if not request.weights_path.exists()]
+    if not waiting:
+        return
+    if workers > 1 or is_on_cluster() or min(len(waiting), num_slots) > 1:
+        from pipelines.training.ray_worker import train_on_ray
+
+        train_on_ray(waiting, workers)
+    else:
+        from pipelines.training.single import run_training
+
+        for request in waiting:
+            run_training(request, num_threads=num_local_cpus(), shows_progress=True)
+
+
+def collect_models(requests: list[TrainingRequest], out_dir: Path) -> None:
+    """Copy what the finished trainings left into the model's folder.
+
+    Writes `model.json`, `history.parquet`, and per training its weights and events.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = []
+    trainings = []
+    for request in requests:
+        name = weights_name(request.fold, request.seed)
+        with atomic_path(out_dir / name) as temporary:
+            shutil.copyfile(request.weights_path, temporary)
+        with atomic_path(out_dir / "events" / Path(name).with_suffix(".jsonl").name) as temporary:
+            shutil.copyfile(request.events_path, temporary)
+        summary = json.loads((Path(request.run_dir) / "summary.json").read_text(encoding="utf-8"))
+        history = summary.pop("history")
+        rows += [{"fold": request.fold, "seed": request.seed, **row} for row in history]
+        trainings.append({"fold": request.fold, "seed": request.seed, "weights": name, **summary})
+    with atomic_path(out_dir / "history.parquet") as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary)
+    model = {
+        "family": requests[0].family,
+        "digest": requests[0].digest,
+        "trainings": trainings,
+        "plan": requests[0].plan,
+        "cases": [{key: case[key] for key in ("case_id", "digest", "split", "fold")} for case in requests[0].cases],
+    }
+    write_text(out_dir / "model.json", json.dumps(model, indent=2) + "\n")

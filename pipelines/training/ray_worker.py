@@ -1,0 +1,123 @@
+"""Trainings on Ray: a task per fold and seed, or a `TorchTrainer` where several processes share one training."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from pipelines.ray_session.session import attached, is_on_cluster, local_head
+from pipelines.training.folds import TrainingRequest
+from pipelines.training.fold_bars import fold_bars
+
+# A worker imports torch before it answers, and a busy machine needs more than Ray's 60 s for that.
+_GROUP_START_SECONDS = "600"
+# Time for interrupted trainings to end their step and save.
+_SAVE_SECONDS = 60.0
+
+
+def train_on_ray(requests: list[TrainingRequest], workers: int) -> None:
+    """Run all trainings on the cluster of `RAY_ADDRESS`, or on one of this machine started for them.
+
+    Args:
+        requests: the trainings.
+        workers: processes per training; their work adds up to the same global batch.
+    """
+    with attached() if is_on_cluster() else local_head(), fold_bars(requests):
+        if workers > 1:
+            for request in requests:
+                _train_by_group(request, workers)
+        else:
+            _train_by_tasks(requests)
+
+
+def _train_by_tasks(requests: list[TrainingRequest]) -> None:
+    import ray
+
+    resources = ray.cluster_resources()
+    num_gpus = int(resources.get("GPU", 0) >= 1)
+    slots = int(resources["GPU"]) if num_gpus else int(resources["CPU"])
+    num_cpus = max(1, int(resources["CPU"]) // min(slots, len(requests)))
+    # A task cannot span nodes, so it asks for no more than the smallest of them has.
+    num_cpus = min([num_cpus, *(int(node["Resources"].get("CPU", num_cpus)) or num_cpus for node in ray.nodes())])
+    # A killed worker is started once more and goes on from its checkpoint.
+    task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=1)(_run_here)
+    pending = [task.remote(request, num_cpus) for request in requests]
+    try:
+        while pending:
+            done, pending = ray.wait(pending, num_returns=1)
+            ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        _cancel(pending)
+        raise error.cause from None
+    except KeyboardInterrupt:
+        _cancel(pending)
+        raise
+
+
+def _cancel(pending: list[Any]) -> None:
+    import ray
+
+    for reference in pending:
+        ray.cancel(reference)
+    ray.wait(pending, num_returns=len(pending), timeout=_SAVE_SECONDS) if pending else None
+
+
+def _run_here(request: TrainingRequest, num_threads: int) -> None:
+    from pipelines.training.single import run_training
+
+    os.chdir(request.folder)
+    run_training(request, num_threads=num_threads, shows_progress=False)
+
+
+def _train_by_group(request: TrainingRequest, workers: int) -> None:
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _GROUP_START_SECONDS)
+    import ray
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+
+    resources = ray.cluster_resources()
+    uses_gpu = resources.get("GPU", 0) >= workers
+    if not uses_gpu and resources["CPU"] < workers:
+        raise ValueError(
+            f"ray.workers is {workers}, but the cluster has {int(resources['CPU'])} processors; "
+            "lower ray.workers or add nodes"
+        )
+    storage = Path(request.run_dir) / "ray"
+    trainer = TorchTrainer(
+        _run_in_group,
+        train_loop_config=dataclasses.asdict(request),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=uses_gpu,
+            resources_per_worker={"GPU": 1, "CPU": 1} if uses_gpu else {"CPU": 1},
+            placement_strategy="SPREAD",
+        ),
+        run_config=RunConfig(
+            name=f"{request.plan['entry']}-fold{request.fold}-seed{request.seed}-{request.digest[:12]}",
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=2, controller_failure_limit=3),
+        ),
+    )
+    trainer.fit()
+
+
+def _run_in_group(config: dict[str, Any]) -> None:
+    import ray.train
+    import ray.train.torch
+
+    from pipelines.training.single import run_training
+    from pipelines.training.world import World
+
+    context = ray.train.get_context()
+    request = TrainingRequest(**config)
+    os.chdir(request.folder)
+    run_training(
+        request,
+        num_threads=1,
+        shows_progress=False,
+        world=World(rank=context.get_world_rank(), size=context.get_world_size()),
+        device=ray.train.torch.get_device(),
+        wrap=ray.train.torch.prepare_model,
+    )
