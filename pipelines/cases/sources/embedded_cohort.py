@@ -59,6 +59,8 @@ GROUPS = (
 # The range of each random property: wide enough that the intensities of the tissues overlap between and within cases.
 _GAMMA_LOG_STD = 0.35
 _GREY_SHIFT = 0.12
+# The template is a mean of many brains, in which thin CSF has blurred into its neighbours; a scan shows it darker.
+_CSF_DARKENING_RANGE = (0.2, 0.6)
 _BIAS_LOG_STD = 0.28
 _NOISE_RANGE = (0.03, 0.07)
 _GAIN_RANGE = (300.0, 1500.0)
@@ -154,21 +156,25 @@ def make_case(number: int, group: Group, template: Template) -> tuple[nib.Nifti1
     positions = (positions + rng.normal(0, _SHIFT_STD_MM, 3)) @ _linear_map(rng).T
     voxels = np.moveaxis(positions / _TEMPLATE_STEP_MM + template.middle_voxel, -1, 0)
     t1, brain, grey, white = (map_coordinates(volume, voxels, order=1, prefilter=False) for volume in template.maps)
+    csf = brain - grey - white
 
-    likelihoods = np.stack([1 - brain, _CSF_WEIGHT * (brain - grey - white), grey, white])
+    likelihoods = np.stack([1 - brain, _CSF_WEIGHT * csf, grey, white])
     label = np.array([0, 1, 2, 4], np.uint8)[likelihoods.argmax(axis=0)]
     label[(label == LABELS["left_grey_matter"]) & (positions[..., 0] > 0)] = LABELS["right_grey_matter"]
-    image = _scanned(t1, grey, grid, rng)
+    image = _scanned(t1, csf, grey, grid, rng)
 
     affine = np.diag([*group.spacing_mm, 1.0])
     affine[:3, 3] = first_mm
     return nib.Nifti1Image(image, affine), nib.Nifti1Image(label, affine)
 
 
-def _scanned(t1: np.ndarray, grey: np.ndarray, grid: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _scanned(
+    t1: np.ndarray, csf: np.ndarray, grey: np.ndarray, grid: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Intensity as another scanner might give it: contrast, bias field, gain, and noise of a magnitude image."""
     gamma = math.exp(rng.normal(0, _GAMMA_LOG_STD))
-    signal = np.clip(t1 + rng.uniform(-_GREY_SHIFT, _GREY_SHIFT) * grey, 0, 1) ** gamma
+    signal = t1 + rng.uniform(-_GREY_SHIFT, _GREY_SHIFT) * grey - rng.uniform(*_CSF_DARKENING_RANGE) * csf
+    signal = np.clip(signal, 0, 1) ** gamma
     bias = _sample(_BIAS_LOG_STD * _smooth_field(rng, _BIAS_SMOOTHNESS_MM), grid)
     real, imaginary = rng.normal(0, rng.uniform(*_NOISE_RANGE), (2, *signal.shape))
     magnitude = np.hypot(signal * np.exp(bias) + real, imaginary)
