@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipelines.atomic_files import atomic_path, write_text
 from pipelines.cases.case import Case, read_cases
 from pipelines.cases.nifti import read_label, write_label
 from pipelines.evaluation.case_scores import OUT_OF_FOLD, TEST, score_case, write_scores
 from pipelines.evaluation.ranking import case_dice
-from pipelines.inference.predictor import predict_case, read_model_plan
+from pipelines.inference.model_files import read_model_plan
 from pipelines.planning.plan import Plan
 from pipelines.ray_session.map_cases import map_cases
+from pipelines.ray_session.session import num_gpus
 from pipelines.tracking.provenance import code_digest, digest_of, files_digest
 
 
@@ -36,7 +35,6 @@ class _Prediction:
     labels: dict[str, int]
     ignore_label: int | None
     tolerance_mm: float
-    device: str
     path: Path  # in the work folder
 
     @property
@@ -69,8 +67,7 @@ def evaluate_model(cases_dir: Path, index_path: Path, model_dir: Path, out_dir: 
         index_path.parents[1] / index["folder"],
         work_dir / f"{plan.dataset}-{plan.entry}-{digest[:12]}",
     )
-    uses_gpu = torch.cuda.is_available()
-    scored = map_cases(_predict_and_score, requests, f"evaluate {plan.entry}", num_gpus=int(uses_gpu))
+    scored = map_cases(_predict_and_score, requests, f"evaluate {plan.entry}", num_gpus=min(1, num_gpus()))
     for request in requests:
         target = out_dir / "predictions" / request.split / request.path.name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +106,6 @@ def _requests(
                     labels=plan.labels,
                     ignore_label=plan.ignore_label,
                     tolerance_mm=plan.tolerance_mm,
-                    device="cuda" if torch.cuda.is_available() else "cpu",
                     path=work_dir / split / f"{item['case_id']}{suffix}.nii.gz",
                 )
             )
@@ -120,7 +116,12 @@ def _predict_and_score(request: _Prediction) -> list[dict[str, Any]]:
     if request.rows_path.exists():
         finished: list[dict[str, Any]] = json.loads(request.rows_path.read_text(encoding="utf-8"))
         return finished
-    prediction = predict_case(Path(request.prepared_path), [Path(path) for path in request.weights], request.device)
+    import torch
+
+    from pipelines.inference.predictor import predict_case
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    prediction = predict_case(Path(request.prepared_path), [Path(path) for path in request.weights], device)
     request.path.parent.mkdir(parents=True, exist_ok=True)
     write_label(request.path, prediction, request.case.image_paths[0])
     rows = []

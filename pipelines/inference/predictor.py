@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,17 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipelines.inference.export import to_scan_grid
+from pipelines.inference.model_files import read_model_plan
 from pipelines.inference.sliding_window import predict_logits
 from pipelines.planning.network import build_network
-from pipelines.planning.plan import Plan
 from pipelines.preprocessing.shards import open_case
 
 _TILES_AT_ONCE = {"cpu": 1, "cuda": 4}
-
-
-def read_model_plan(model_dir: Path | str) -> Plan:
-    """The plan a model was trained by."""
-    return Plan.from_values(json.loads((Path(model_dir) / "model.json").read_text(encoding="utf-8"))["plan"])
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.ray_session.session import attached, is_on_cluster, num_local_cpus
@@ -82,7 +83,7 @@ def _on_cluster(
 ) -> Iterator[tuple[int, Result]]:
     import ray
 
-    folder = os.getcwd()
+    folder = Path.cwd()
 
     def task(item: Item) -> Result:
         # A worker starts wherever its raylet did; paths of cases are relative to the study's folder.

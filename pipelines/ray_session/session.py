@@ -27,6 +27,25 @@ def num_local_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def num_local_gpus() -> int:
+    """CUDA devices this process may use. Does not import torch, which takes seconds, where there is no driver."""
+    if not Path("/proc/driver/nvidia").exists():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def num_gpus() -> int:
+    """CUDA devices that work can go to: the cluster's where there is one, else this machine's."""
+    if not is_on_cluster():
+        return num_local_gpus()
+    import ray
+
+    with attached():
+        return int(ray.cluster_resources().get("GPU", 0))
+
+
 @contextmanager
 def attached() -> Iterator[None]:
     """Be connected to the cluster of `RAY_ADDRESS` within the block.

@@ -90,7 +90,8 @@ def result_note(row: Mapping[str, Any], ranking: Sequence[Mapping[str, Any]]) ->
     """The result of one entry in words, Markdown: its place, its figures, and the verdict on all."""
     num_ranked = sum(other["rank"] is not None for other in ranking)
     place = f"**{row['entry']}** is number {row['rank']} of {num_ranked}"
-    figures = f"Dice {row['dice']:.3f} (95 % interval {row['dice_low']:.3f} to {row['dice_high']:.3f}) over {row['num_cases']} cases"
+    interval = f"95 % interval {row['dice_low']:.3f} to {row['dice_high']:.3f}"
+    figures = f"Dice {row['dice']:.3f} ({interval}) over {row['num_cases']} cases"
     labels = {name: number for number, name in enumerate(row["classes"], start=1)}
     return "\n\n".join([f"{place}: {figures}.", *verdict(ranking), ranking_markdown(ranking, labels)])
 

@@ -13,7 +13,10 @@ def task_of(family: str) -> ModuleType:
     Raises:
         ValueError: there is no such task; the message lists those there are.
     """
-    known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "lookup"))
+    # A file with an underscore in its name is part of the task of that first name, or no task at all.
+    known = sorted(
+        path.stem for path in Path(__file__).parent.glob("*.py") if "_" not in path.stem and path.stem != "lookup"
+    )
     if family not in known:
         raise ValueError(f"family {family!r} is not known; params.yaml takes one of: {', '.join(known)}")
     return importlib.import_module(f"pipelines.tasks.{family}")

@@ -1,7 +1,8 @@
 """Semantic segmentation: every voxel gets one class.
 
-The seven things a stage asks of a task: `fingerprint`, `plan`, `prepare`, `evaluate`, and, on
-`Training`, `batch` (batches), `loss_terms` (training step) and `validate`.
+The seven things a stage asks of a task: `fingerprint`, `plan`, `prepare`, `evaluate`, and, on what `training` gives,
+`batch` (batches), `loss_terms` (training step) and `validate`. Each function imports what it needs, because torch alone
+takes seconds and most stages do without.
 """
 
 from __future__ import annotations
@@ -10,147 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from pipelines.augmentation.patches import PatchSampler
-from pipelines.augmentation.pipeline import training_augmentation
-from pipelines.planning.network import build_network
-from pipelines.planning.plan import Plan
-from pipelines.preprocessing.shards import open_case
-from repro_models.losses.deep_supervision import deep_supervision_weights, downsample_target
-from repro_models.losses.dice_cross_entropy import DiceCrossEntropy
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pipelines.params import Study
-
-
-class Training:
-    """One training: its batches, its loss, its validation.
-
-    A sample is a pure function of (seed, step, index), so a resumed training sees what an uninterrupted one sees, and
-    two workers see what one sees.
-
-    Args:
-        plan: the resolved configuration.
-        cases: entries of the prepared index (`file`, `fold`, `split`, ...).
-        fold: the fold that validates; the other folds train.
-        seed: of weights, patches and augmentation.
-        folder: what the files of `cases` are relative to.
-    """
-
-    def __init__(self, plan: Plan, cases: Sequence[dict[str, Any]], fold: int, seed: int, folder: Path) -> None:
-        self.plan = plan
-        self.batch_size = plan.batch_size
-        labelled = [case for case in cases if case["split"] == "train"]
-        training = [open_case(folder / case["file"]) for case in labelled if case["fold"] != fold]
-        validation = [open_case(folder / case["file"]) for case in labelled if case["fold"] == fold]
-        assert training, f"fold {fold} leaves no case to train on"
-        assert validation, f"fold {fold} has no case to validate on"
-        self._sampler = PatchSampler(
-            training,
-            patch_size=plan.patch_size,
-            initial_patch_size=plan.initial_patch_size,
-            batch_size=plan.batch_size,
-            foreground_fraction=plan.foreground_fraction,
-            seed=seed,
-        )
-        self._validation_sampler = PatchSampler(
-            validation,
-            patch_size=plan.patch_size,
-            initial_patch_size=plan.patch_size,
-            batch_size=plan.batch_size,
-            foreground_fraction=plan.foreground_fraction,
-            seed=seed,
-        )
-        self._augmentation = training_augmentation(
-            spatial_dims=plan.problem["spatial_dims"],
-            patch_size=plan.patch_size,
-            mirror_axes=plan.mirror_axes,
-            is_dummy_2d=plan.is_dummy_2d,
-            uses_nonzero_mask=plan.preprocessing.uses_nonzero_mask,
-        )
-        self._class_names = {value: name for name, value in plan.labels.items() if value and value != plan.ignore_label}
-
-    def build_network(self) -> nn.Module:
-        """The network, weights drawn from torch's random state."""
-        return build_network(self.plan)
-
-    def batch(self, step: int, indices: Sequence[int], device: torch.device) -> dict[str, Tensor]:
-        """Augmented samples `indices` of the global batch of `step`.
-
-        Returns:
-            `image` (B, C, *spatial) float32 and `target` (B, *spatial) int64, on `device`.
-        """
-        images, targets = [], []
-        for index in indices:
-            image, target, rng = self._sampler.sample(step, index)
-            image, target = self._augmentation.apply(
-                self._augmentation.draw(rng), image.to(device, non_blocking=True), target.to(device, non_blocking=True)
-            )
-            images.append(image)
-            targets.append(target)
-        return {"image": torch.stack(images), "target": torch.stack(targets)}
-
-    def loss_terms(
-        self, network: nn.Module, batch: dict[str, Tensor], sum_over_ranks: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Losses of a batch, deep supervision included.
-
-        Returns:
-            The part that is a mean over this rank's samples, and the part that already covers all ranks (the Dice
-            loss where Dice is taken over the whole batch); float32 scalars.
-        """
-        outputs = network(batch["image"])
-        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        loss = DiceCrossEntropy(self.plan.is_batch_dice, self.plan.ignore_label, sum_over_ranks)
-        sample_mean = torch.zeros((), device=batch["image"].device)
-        whole_batch = torch.zeros((), device=batch["image"].device)
-        # The output of weight zero stays in the sum: each parameter has a gradient, as data parallelism wants it.
-        for weight, logits in zip(deep_supervision_weights(len(outputs)), outputs, strict=True):
-            target = downsample_target(batch["target"], logits.shape[2:])
-            cross_entropy, dice = loss.terms(logits.float(), target)
-            if self.plan.is_batch_dice:
-                sample_mean = sample_mean + weight * cross_entropy
-                whole_batch = whole_batch + weight * dice
-            else:
-                sample_mean = sample_mean + weight * (cross_entropy + dice)
-        return sample_mean, whole_batch
-
-    @torch.no_grad()
-    def validate(self, network: nn.Module, epoch: int, device: torch.device) -> dict[str, float]:
-        """Loss and pseudo Dice over random patches of the validation cases.
-
-        The pseudo Dice sums true and false voxels over all patches of the epoch (nnU-Net's measure), so it is no score
-        of cases; a class that neither occurs nor is predicted is left out of the mean.
-
-        Returns:
-            `loss`, `pseudo_dice`, and `dice_<class>` per foreground class.
-        """
-        values = list(self._class_names)
-        counts = torch.zeros(len(values), 3, dtype=torch.float64)
-        losses = []
-        loss = DiceCrossEntropy(self.plan.is_batch_dice, self.plan.ignore_label)
-        for number in range(self.plan.budget["validation_steps"]):
-            step = epoch * self.plan.budget["validation_steps"] + number
-            samples = [self._validation_sampler.sample(step, index) for index in range(self.batch_size)]
-            image = torch.stack([sample[0] for sample in samples]).to(device)
-            target = torch.stack([sample[1] for sample in samples]).to(device).clamp_min(0)
-            logits = network(image).float()
-            losses.append(loss(logits, target).item())
-            predicted = logits.argmax(1)
-            if self.plan.ignore_label is not None:
-                predicted = predicted.masked_fill(target == self.plan.ignore_label, 0)
-            for row, value in enumerate(values):
-                is_predicted, is_true = predicted == value, target == value
-                both = (is_predicted & is_true).sum()
-                counts[row] += torch.stack([both, is_predicted.sum() - both, is_true.sum() - both]).cpu()
-        hits, false_positives, misses = counts.unbind(1)
-        dice = 2 * hits / (2 * hits + false_positives + misses)
-        scores = {f"dice_{self._class_names[value]}": score.item() for value, score in zip(values, dice, strict=True)}
-        return {"loss": sum(losses) / len(losses), "pseudo_dice": dice.nanmean().item(), **scores}
+    from pipelines.planning.plan import Plan
+    from pipelines.tasks.segmentation_training import SegmentationTraining
 
 
 def fingerprint(cases_dir: Path, out_dir: Path) -> None:
@@ -206,6 +70,13 @@ def prepare(cases_dir: Path, plans: list[Plan], out_dir: Path, work_dir: Path) -
 
     digest = code_digest(["pipelines.preprocessing.prepare"])
     prepare_dataset(read_cases(cases_dir / "cases.parquet"), plans, out_dir, work_dir, digest)
+
+
+def training(plan: Plan, cases: Sequence[dict[str, Any]], fold: int, seed: int, folder: Path) -> SegmentationTraining:
+    """One training of the entry; arguments as in `SegmentationTraining`."""
+    from pipelines.tasks.segmentation_training import SegmentationTraining
+
+    return SegmentationTraining(plan, cases, fold, seed, folder)
 
 
 def evaluate(cases_dir: Path, index_path: Path, model_dir: Path, out_dir: Path, work_dir: Path) -> None:

@@ -86,18 +86,24 @@ def git_commit() -> str | None:
 
 
 def machine() -> dict[str, str | int]:
-    """Processor, cores, accelerator and versions, as far as they can be read without importing torch twice."""
+    """Processor, cores, accelerator and versions of the main packages."""
     from importlib.metadata import version
-
-    import torch
 
     return {
         "processor": _processor_name(),
         "num_cores": len(os.sched_getaffinity(0)),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "accelerator": _accelerator_name(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "ray", "numpy")},
     }
+
+
+def _accelerator_name() -> str:
+    names = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        names += [line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:")]
+    return ", ".join(names) or "none"
 
 
 def _processor_name() -> str:

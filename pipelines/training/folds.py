@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.atomic_files import atomic_path, write_text
-from pipelines.inference.weights import weights_name
-from pipelines.ray_session.session import is_on_cluster, num_local_cpus
+from pipelines.inference.model_files import weights_name
+from pipelines.ray_session.session import is_on_cluster, num_local_cpus, num_local_gpus
 from pipelines.tracking.provenance import digest_of
 
 
@@ -101,9 +101,7 @@ def train_all(requests: list[TrainingRequest], workers: int) -> None:
     On a cluster (`RAY_ADDRESS`), or where this machine can run two at once, each is a Ray task. With `workers` above
     one, each is a `TorchTrainer` of that many processes. A single one runs here.
     """
-    import torch
-
-    num_slots = torch.cuda.device_count() if torch.cuda.is_available() else num_local_cpus()
+    num_slots = num_local_gpus() or num_local_cpus()
     waiting = [request for request in requests if not request.weights_path.exists()]
     if not waiting:
         return

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.ray_session.session import attached, is_on_cluster, local_head
-from pipelines.training.folds import TrainingRequest
 from pipelines.training.fold_bars import fold_bars
+from pipelines.training.folds import TrainingRequest
 
 # A worker imports torch before it answers, and a busy machine needs more than Ray's 60 s for that.
 _GROUP_START_SECONDS = "600"
@@ -85,6 +85,12 @@ def _train_by_group(request: TrainingRequest, workers: int) -> None:
             "lower ray.workers or add nodes"
         )
     storage = Path(request.run_dir) / "ray"
+    # Ray's stubs still name the classes of Train V1 here; V2's are what runs.
+    run_config: Any = RunConfig(
+        name=f"{request.plan['entry']}-fold{request.fold}-seed{request.seed}-{request.digest[:12]}",
+        storage_path=str(storage),
+        failure_config=FailureConfig(max_failures=2, controller_failure_limit=3),
+    )
     trainer = TorchTrainer(
         _run_in_group,
         train_loop_config=dataclasses.asdict(request),
@@ -94,11 +100,7 @@ def _train_by_group(request: TrainingRequest, workers: int) -> None:
             resources_per_worker={"GPU": 1, "CPU": 1} if uses_gpu else {"CPU": 1},
             placement_strategy="SPREAD",
         ),
-        run_config=RunConfig(
-            name=f"{request.plan['entry']}-fold{request.fold}-seed{request.seed}-{request.digest[:12]}",
-            storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=2, controller_failure_limit=3),
-        ),
+        run_config=run_config,
     )
     trainer.fit()
 

@@ -53,7 +53,7 @@ def run_training(
     """
     torch.set_num_threads(num_threads)
     plan = Plan.from_values(request.plan)
-    task = task_of(request.family).Training(plan, request.cases, request.fold, request.seed, Path(request.folder))
+    task = task_of(request.family).training(plan, request.cases, request.fold, request.seed, Path(request.folder))
     event_log = EventLog(request.events_path) if world.rank == 0 else None
     if event_log and not request.events_path.exists():
         event_log.append(
