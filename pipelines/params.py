@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +19,34 @@ from typing import Any, Literal
 import yaml
 
 _BARE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+_AT_LEAST_ONE: tuple[str, Callable[[Any], bool]] = ("1 or more", lambda value: value >= 1)
+_POSITIVE: tuple[str, Callable[[Any], bool]] = ("above 0", lambda value: value > 0)
+_NOT_NEGATIVE: tuple[str, Callable[[Any], bool]] = ("0 or more", lambda value: value >= 0)
+_BELOW_ONE: tuple[str, Callable[[Any], bool]] = ("in [0, 1)", lambda value: 0 <= value < 1)
+# Key -> the rule in words, and whether a value keeps it.
+_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    # A fold is validated by a network that was trained on the others.
+    "split.num_folds": ("2 or more", lambda value: value >= 2),
+    "budget.steps": _AT_LEAST_ONE,
+    "budget.minutes": _POSITIVE,
+    "budget.steps_per_epoch": _AT_LEAST_ONE,
+    "budget.validation_steps": _AT_LEAST_ONE,
+    "budget.early_stop_epochs": _NOT_NEGATIVE,
+    "budget.memory_gib": _POSITIVE,
+    "training.optimizer.learning_rate": _POSITIVE,
+    "training.optimizer.momentum": _BELOW_ONE,
+    "training.optimizer.weight_decay": _NOT_NEGATIVE,
+    "training.schedule.exponent": _NOT_NEGATIVE,
+    "training.schedule.warmup_fraction": _BELOW_ONE,
+    "training.clip_norm": _POSITIVE,
+    "training.foreground_fraction": ("in [0, 1]", lambda value: 0 <= value <= 1),
+    "training.max_batch_size": ("1 or more, or null", lambda value: value is None or value >= 1),
+    "inference.overlap": _BELOW_ONE,
+    "evaluation.tolerance_mm": _POSITIVE,
+    "evaluation.num_bootstrap": _AT_LEAST_ONE,
+    "ray.workers": _AT_LEAST_ONE,
+}
 
 
 class ParamsError(ValueError):
@@ -242,7 +272,7 @@ def read_params(path: Path | str = "params.yaml") -> Study:
         raise ParamsError(f"{path}: no such file; copy one of studies/*.yaml to {path} or write your own")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     study: Study = _parse(Study, values, str(path), "")
     _check(study, str(path))
@@ -263,6 +293,9 @@ def _parse(kind: Any, value: Any, file: str, where: str) -> Any:
                 return _parse(option, value, file, where)
     elif _fits(kind, value):
         if origin is dict:
+            for key in value:
+                if not _fits(arguments[0], key):
+                    raise ParamsError(f"{file}: {where} has the key {key!r}; it must be {_describe(arguments[0])}")
             return {key: _parse(arguments[1], item, file, f"{where}.{key}") for key, item in value.items()}
         if origin is list:
             return [_parse(arguments[0], item, file, f"{where}[{index}]") for index, item in enumerate(value)]
@@ -291,7 +324,7 @@ def _describe(kind: Any) -> str:
 def _parse_dataclass(kind: Any, values: Any, file: str, where: str) -> Any:
     if not isinstance(values, dict):
         raise ParamsError(f"{file}: {where or 'the file'} is {values!r}; it must be a mapping of keys to values")
-    fields = {item.name: item for item in dataclasses.fields(kind)}
+    fields, hints = {item.name: item for item in dataclasses.fields(kind)}, typing.get_type_hints(kind)
     prefix = f"{where}." if where else ""
     for key in values:
         if key not in fields:
@@ -301,11 +334,8 @@ def _parse_dataclass(kind: Any, values: Any, file: str, where: str) -> Any:
     for name, item in fields.items():
         has_default = item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
         if name not in values and not has_default:
-            raise ParamsError(
-                f"{file}: {prefix}{name} is missing; add it, `{name}: {{}}` for a section's defaults "
-                f"(keys here: {', '.join(fields)})"
-            )
-    hints = typing.get_type_hints(kind)
+            how = f", `{name}: {{}}` for the defaults" if dataclasses.is_dataclass(hints[name]) else ""
+            raise ParamsError(f"{file}: {prefix}{name} is missing; add it{how} (keys here: {', '.join(fields)})")
     return kind(**{key: _parse(hints[key], value, file, prefix + key) for key, value in values.items()})
 
 
@@ -320,36 +350,23 @@ def _check(study: Study, file: str) -> None:
                 )
     if len(set(study.architectures)) < len(study.architectures):
         raise ParamsError(f"{file}: architectures names an entry twice: {', '.join(study.architectures)}")
-    at_least_one = {
-        "split.num_folds": study.split.num_folds - 1,  # a fold is validated by a network trained on the others
-        "budget.steps": study.budget.steps,
-        "budget.steps_per_epoch": study.budget.steps_per_epoch,
-        "budget.validation_steps": study.budget.validation_steps,
-        "ray.workers": study.ray.workers,
-        "evaluation.num_bootstrap": study.evaluation.num_bootstrap,
-    }
-    for name, value in at_least_one.items():
-        if value < 1:
-            least = 2 if name == "split.num_folds" else 1
-            raise ParamsError(f"{file}: {name} is {value + least - 1}; it must be {least} or more")
-    positive = {
-        "budget.minutes": study.budget.minutes,
-        "budget.memory_gib": study.budget.memory_gib,
-        "training.optimizer.learning_rate": study.training.optimizer.learning_rate,
-        "training.clip_norm": study.training.clip_norm,
-        "evaluation.tolerance_mm": study.evaluation.tolerance_mm,
-    }
-    for name, number in positive.items():
-        if not number > 0:
-            raise ParamsError(f"{file}: {name} is {number}; it must be above 0")
-    if not 0 <= study.inference.overlap < 1:
-        raise ParamsError(f"{file}: inference.overlap is {study.inference.overlap}; it must be in [0, 1)")
+    for key, (rule, is_valid) in _RANGES.items():
+        value = functools.reduce(getattr, key.split("."), study)
+        if not is_valid(value):
+            raise ParamsError(f"{file}: {key} is {value}; it must be {rule}")
     if study.tuning.trials:
         raise ParamsError(
             f"{file}: tuning.trials is {study.tuning.trials}; the search is not built yet, 0 keeps the planned values"
         )
+    if not study.budget.seeds or not study.folds():
+        raise ParamsError(f"{file}: budget.seeds and budget.folds need at least one number each")
     for fold in study.folds():
         if not 0 <= fold < study.split.num_folds:
             raise ParamsError(f"{file}: budget.folds has {fold}; folds are 0 to {study.split.num_folds - 1}")
-    if not study.budget.seeds or not study.folds():
-        raise ParamsError(f"{file}: budget.seeds and budget.folds need at least one number each")
+    for key, numbers in (("budget.folds", study.folds()), ("budget.seeds", study.budget.seeds)):
+        for number in numbers:
+            # Two trainings of the same fold and seed would write to one folder at the same time.
+            if numbers.count(number) > 1:
+                raise ParamsError(f"{file}: {key} has {number} twice; name each once")
+            if number < 0:
+                raise ParamsError(f"{file}: {key} has {number}; a seed is 0 or more")

@@ -15,14 +15,13 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move `network` to `device`; on CUDA also to channels-last, the layout of the bfloat16 convolution kernels.
+    """Move `network` to `device`, channels last: the layout of CUDA's bfloat16 and of the CPU's convolution kernels.
 
     Values and parameter shapes stay as they are. Each layout touches only parameters of its own rank, so networks may
     mix 2D and 3D convolutions.
     """
     network = network.to(device)
-    if device.type == "cuda":
-        for layout in (torch.channels_last, torch.channels_last_3d):
-            # torch's stubs of `Module.to` leave this overload's type open.
-            network = network.to(memory_format=layout)
+    for layout in (torch.channels_last, torch.channels_last_3d):
+        # torch's stubs of `Module.to` leave this overload's type open.
+        network = network.to(memory_format=layout)
     return network

@@ -17,8 +17,13 @@ def test_the_cpu_computes_in_float32() -> None:
         assert convolution(torch.ones(1, 1, 2, 2)).dtype == torch.float32
 
 
-def test_on_the_cpu_the_layout_stays() -> None:
-    assert all(weight.is_contiguous() for weight in place(_network(), torch.device("cpu")).parameters())
+def test_weights_lie_channels_last_and_keep_their_values() -> None:
+    network = _network()
+    before = [weight.detach().clone() for weight in network.parameters()]
+    placed = place(network, torch.device("cpu"))
+    assert placed[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert placed[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert all(torch.equal(old, new) for old, new in zip(before, placed.parameters(), strict=True))
 
 
 @pytest.mark.gpu
