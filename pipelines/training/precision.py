@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 
 def autocast(device: torch.device) -> torch.autocast:
     """Give the context of forward passes: bfloat16 on CUDA, nothing elsewhere.
@@ -17,11 +19,11 @@ def autocast(device: torch.device) -> torch.autocast:
 def place(network: nn.Module, device: torch.device) -> nn.Module:
     """Move `network` to `device`, channels last: the layout of CUDA's bfloat16 and of the CPU's convolution kernels.
 
-    Values and parameter shapes stay as they are. Each layout touches only parameters of its own rank, so networks may
-    mix 2D and 3D convolutions.
+    Values and shapes of the parameters stay as they are. A network may mix 2D and 3D convolutions, which
+    `Module.to(memory_format=...)` refuses.
     """
     network = network.to(device)
-    for layout in (torch.channels_last, torch.channels_last_3d):
-        # torch's stubs of `Module.to` leave this overload's type open.
-        network = network.to(memory_format=layout)
+    for parameter in network.parameters():
+        if parameter.ndim in _LAYOUTS:
+            parameter.data = parameter.data.contiguous(memory_format=_LAYOUTS[parameter.ndim])
     return network

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from pipelines.atomic_files import atomic_path, write_text
@@ -92,5 +92,6 @@ def run_training(
         "history": result.history,
     }
     write_text(Path(request.run_dir) / "summary.json", json.dumps(summary) + "\n")
+    # As bytes, because safetensors' own writer hides a full disk behind an error of its own.
     with atomic_path(request.weights_path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in result.network.items()}, temporary)
+        temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in result.network.items()}))

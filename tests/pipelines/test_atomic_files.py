@@ -9,16 +9,11 @@ import numpy as np
 import pytest
 
 from pipelines.atomic_files import DiskFullError, atomic_path, write_text
+from tests.full_disk import put_on_full_disk
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def put_on_full_disk(path: Path) -> None:
-    """Let what `atomic_path(path)` gives lead to a device that has no space left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(f".{os.getpid()}-{path.name}").symlink_to("/dev/full")
 
 
 def test_a_file_appears_when_the_block_ends_and_its_folder_is_made(tmp_path: Path) -> None:
@@ -76,26 +71,6 @@ def _label(path: Path) -> None:
     like.unlink()
 
 
-def _state(path: Path) -> None:
-    import torch
-    from torch import nn
-
-    from pipelines.training.checkpoint import save_state
-    from pipelines.training.progress import Progress
-
-    network = nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(network.parameters())
-    save_state(path.parent, network, optimizer, Progress(), torch.device("cpu"))
-
-
-def _weights(path: Path) -> None:
-    import torch
-
-    from pipelines.training.single import save_weights
-
-    save_weights(path, {"a": torch.zeros(4)})
-
-
 @pytest.mark.parametrize(
     ("name", "write"),
     [
@@ -103,8 +78,6 @@ def _weights(path: Path) -> None:
         ("case.arrow", _arrow),
         ("cases.parquet", _cases),
         ("label.nii.gz", _label),
-        ("state.pt", _state),
-        ("weights.safetensors", _weights),
     ],
 )
 def test_a_full_disk_is_told_in_words_and_the_old_file_stays(
