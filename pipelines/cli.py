@@ -75,6 +75,7 @@ def _plan(options: argparse.Namespace) -> None:
     entry = study.entry(options.architecture)
     served = configurations(read_fingerprint(folders["fingerprints"] / "fingerprint.json"))
     wanted = [entry.configuration] if options.architecture in study.entries else served
+    refused: dict[str, str] = {}
     for configuration in wanted:
         entries = study.entries | {
             options.architecture: dataclasses.replace(
@@ -89,10 +90,14 @@ def _plan(options: argparse.Namespace) -> None:
                 variant, options.dataset, options.architecture, folders["cases"], folders["fingerprints"], {}
             )
         except ValueError as error:
-            print(f"{configuration}: {error}\n")
+            refused[configuration] = str(error)
             continue
         print(f"{options.architecture} {configuration}")
         print("\n".join(f"  {reason}" for reason in plan.reasons), end="\n\n")
+    if len(refused) == len(wanted):
+        raise ValueError("; ".join(dict.fromkeys(refused.values())))
+    for configuration, why in refused.items():
+        print(f"{configuration}: {why}")
 
 
 def _models(_: argparse.Namespace) -> None:

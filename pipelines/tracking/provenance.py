@@ -22,14 +22,13 @@ def import_closure(modules: Iterable[str], skipped_functions: Iterable[str] = ()
 
     Args:
         modules: dotted names to start from, for example `repro_models.segmentation.nnunet`.
-        skipped_functions: module-level functions of the given modules whose own imports are left out.
+        skipped_functions: dotted names of functions of modules, which count neither themselves nor by their imports.
 
     Returns:
         Path below the repository -> sha256, sorted by path.
     """
-    roots = set(modules)
     skipped = frozenset(skipped_functions)
-    waiting, files = sorted(roots), {}
+    waiting, files = sorted(set(modules)), {}
     seen: set[str] = set()
     while waiting:
         module = waiting.pop()
@@ -40,8 +39,9 @@ def import_closure(modules: Iterable[str], skipped_functions: Iterable[str] = ()
         if path is None:
             continue
         tree = _without_docstrings(ast.parse(path.read_text(encoding="utf-8"), str(path)))
-        if module in roots and skipped:
-            tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name in skipped)]
+        tree.body = [
+            node for node in tree.body if not (isinstance(node, ast.FunctionDef) and f"{module}.{node.name}" in skipped)
+        ]
         files[path.relative_to(ROOT).as_posix()] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
         waiting.extend(_imports(tree))
         # Importing a module runs the packages around it.

@@ -22,11 +22,8 @@ def training_sources(family: str, architecture: str) -> dict[str, str]:
     """
     if architecture not in registry.names():
         registry.load(architecture)  # raises, with the near names
+    task = f"pipelines.tasks.{family}"
     return import_closure(
-        [
-            "pipelines.training.folds",
-            f"pipelines.tasks.{family}",
-            "repro_models." + architecture.replace("/", "."),
-        ],
-        skipped_functions=_FILE_FUNCTIONS,
+        ["pipelines.training.folds", task, "repro_models." + architecture.replace("/", ".")],
+        skipped_functions=[f"{task}.{name}" for name in _FILE_FUNCTIONS],
     )

@@ -74,6 +74,7 @@ def _run_here(request: TrainingRequest, num_threads: int) -> None:
 def _train_by_group(request: TrainingRequest, workers: int) -> None:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _GROUP_START_SECONDS)
     import ray
+    from ray.train import TrainingFailedError
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
@@ -83,6 +84,12 @@ def _train_by_group(request: TrainingRequest, workers: int) -> None:
         raise ValueError(
             f"ray.workers is {workers}, but the cluster has {int(resources['CPU'])} processors; "
             "lower ray.workers or add nodes"
+        )
+    batch_size = request.plan["batch_size"]
+    if batch_size < workers:
+        raise ValueError(
+            f"ray.workers is {workers}, but {request.name} has a batch of {batch_size}, and each worker needs a sample; "
+            f"use at most {batch_size} workers"
         )
     storage = Path(request.run_dir) / "ray"
     # Ray's stubs still name the classes of Train V1 here; V2's are what runs.
@@ -102,7 +109,14 @@ def _train_by_group(request: TrainingRequest, workers: int) -> None:
         ),
         run_config=run_config,
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        # A user's mistake must reach the user as one line, not as the traceback of a worker.
+        for failure in getattr(error, "worker_failures", {}).values():
+            if isinstance(failure, ValueError):
+                raise ValueError(str(getattr(failure, "cause", failure))) from None
+        raise
 
 
 def _run_in_group(config: dict[str, Any]) -> None:

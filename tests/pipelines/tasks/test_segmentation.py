@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.params import Entry, Study
+from pipelines.planning.plan import Plan
+from pipelines.planning.sizing import MemoryBudgetError
+from pipelines.tasks import segmentation
+from repro_models.registry import UnknownArchitectureError
+from tests.tiny_plan import DATASET, ENTRY, TinyStudy
+
+ROOT = Path(__file__).parents[3]
+
+
+def planned(study: TinyStudy, params: Study, entry: str = ENTRY) -> Plan:
+    return segmentation.plan(
+        params, DATASET, entry, study.folder("cases"), study.folder("fingerprints"), {"a.py": "00"}
+    )
+
+
+def with_entry(study: TinyStudy, **changes: Any) -> Study:
+    params = study.params
+    entry = dataclasses.replace(params.entries[ENTRY], **changes)
+    return dataclasses.replace(params, entries=params.entries | {ENTRY: entry})
+
+
+def test_the_plan_carries_what_params_say(tiny_study: TinyStudy) -> None:
+    plan = planned(tiny_study, tiny_study.params)
+    assert (plan.dataset, plan.entry, plan.architecture, plan.variant) == (
+        DATASET,
+        ENTRY,
+        "segmentation/nnunet",
+        "tiny",
+    )
+    assert plan.budget == {
+        "kind": "steps",
+        "steps": 4,
+        "minutes": 60.0,
+        "steps_per_epoch": 2,
+        "validation_steps": 2,
+        "early_stop_epochs": 0,
+    }
+    assert (plan.num_folds, plan.folds, plan.seeds) == (2, [0, 1], [0])
+    assert (plan.batch_size, plan.memory["memory_gib"]) == (2, 0.05)
+    assert plan.inference == {"overlap": 0.5, "is_mirrored": False}
+    assert (plan.tolerance_mm, plan.sources) == (2.0, {"a.py": "00"})
+    assert plan.labels == {"background": 0, "cube": 1}
+
+
+def test_ray_and_tracking_do_not_change_a_plan(tiny_study: TinyStudy) -> None:
+    params = tiny_study.params
+    elsewhere = dataclasses.replace(
+        params,
+        ray=dataclasses.replace(params.ray, workers=2),
+        tracking=dataclasses.replace(params.tracking, uri="http://other"),
+    )
+    assert planned(tiny_study, elsewhere) == planned(tiny_study, params)
+
+
+def test_the_fingerprint_and_the_number_of_cases_leave_the_test_split_out(
+    tiny_study: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fingerprint = json.loads((tiny_study.folder("fingerprints") / "fingerprint.json").read_text(encoding="utf-8"))
+    assert fingerprint["case_ids"] == ["b0", "b1", "b2", "b3"]
+    asked = []
+    monkeypatch.setattr("pipelines.planning.planner.plan_entry", lambda **values: asked.append(values))
+    planned(tiny_study, tiny_study.params)
+    assert asked[0]["num_training_cases"] == 4
+
+
+def test_a_budget_that_no_patch_meets_is_told_with_what_would_do(tiny_study: TinyStudy) -> None:
+    params = tiny_study.params
+    params = dataclasses.replace(params, budget=dataclasses.replace(params.budget, memory_gib=1e-5))
+    with pytest.raises(MemoryBudgetError) as error:
+        planned(tiny_study, params)
+    text = str(error.value)
+    assert text.startswith(f"data set {DATASET}, entry {ENTRY}: budget.memory_gib is 1e-05, but for segmentation/nnunet")
+    needed = float(text.split("raise budget.memory_gib to ")[1].split(",")[0])
+    enough = dataclasses.replace(params, budget=dataclasses.replace(params.budget, memory_gib=needed))
+    assert planned(tiny_study, enough).batch_size >= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "text"),
+    [
+        ({"architecture": "nnunett"}, UnknownArchitectureError, "did you mean segmentation/nnunet"),
+        ({"variant": "tinny"}, ValueError, "unknown variant of segmentation/nnunet 'tinny'; valid are tiny"),
+        ({"configuration": "3d"}, ValueError, "unknown configuration '3d'; valid are 2d, 3d_fullres"),
+        ({"overrides": {"batchsize": 2}}, ValueError, "unknown override 'batchsize'; valid are batch_size"),
+        ({"overrides": {"network": {"features": 2}}}, ValueError, "unknown override network 'features'"),
+        ({"overrides": {"optimizer": {"lr": 2}}}, ValueError, "unknown override optimizer 'lr'"),
+        ({"overrides": {"batch_size": 0}}, ValueError, "override batch_size is 0; it must be a whole number above 0"),
+        ({"overrides": {"patch_size": [15, 16, 16]}}, ValueError, "15"),
+    ],
+    ids=lambda value: str(next(iter(value.values()))) if isinstance(value, dict) else None,
+)
+def test_a_wrong_entry_is_told(
+    tiny_study: TinyStudy, changes: dict[str, Any], kind: type[ValueError], text: str
+) -> None:
+    with pytest.raises(kind) as error:
+        planned(tiny_study, with_entry(tiny_study, **changes))
+    assert text in str(error.value)
+
+
+def test_an_entry_that_params_do_not_name_is_the_architecture(tiny_study: TinyStudy) -> None:
+    params = dataclasses.replace(tiny_study.params, entries={})
+    params = dataclasses.replace(params, budget=dataclasses.replace(params.budget, memory_gib=1.0))
+    assert params.entry("nnunet") == Entry("segmentation/nnunet", None, "3d_fullres", {})
+    assert planned(tiny_study, params, "nnunet").variant is None
+
+
+def test_the_prepared_index_names_split_and_fold_of_every_case(tiny_study: TinyStudy) -> None:
+    cases = tiny_study.prepared_cases()
+    assert [(case["case_id"], case["split"], case["fold"], case["has_label"]) for case in cases] == [
+        ("b0", "train", 0, True),
+        ("b1", "train", 0, True),
+        ("b2", "train", 1, True),
+        ("b3", "train", 1, True),
+        ("t0", "test", None, True),
+        ("t1", "test", None, False),
+    ]
+
+
+def test_importing_the_task_loads_nothing_heavy() -> None:
+    heavy = ("torch", "scipy", "pandas", "numpy", "ray", "mlflow")
+    script = f"import sys, pipelines.tasks.segmentation; sys.exit([n for n in {heavy!r} if n in sys.modules] or 0)"
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.cli import main
+from tests.tiny_plan import DATASET, ENTRY, PARAMS, TinyStudy, one_after_the_other
+
+HEAVY = (
+    "torch",
+    "ray",
+    "mlflow",
+    "dvc",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "nibabel",
+    "matplotlib",
+    "yaml",
+    "tqdm",
+)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_after_the_other(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
+
+
+def failure(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    return end.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    script = f"""
+import sys
+from pipelines.cli import main
+try:
+    main({arguments!r})
+except SystemExit as end:
+    assert not end.code
+sys.exit(", ".join(name for name in {HEAVY!r} if name in sys.modules) or 0)
+"""
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "usage: repro" in ended.stdout
+
+
+def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = failure(capsys=capsys)
+    assert code == 2
+    assert "COMMAND" in text
+
+
+def test_check_counts_what_it_found(tiny_study: TinyStudy, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["check", str(tiny_study.root / "data" / "manifest.csv")])
+    assert capsys.readouterr().out.splitlines()[-1].endswith("manifest.csv: 6 cases, 0 errors, 0 warnings")
+
+
+def test_check_lists_errors_and_ends_with_code_1(tiny_study: TinyStudy, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(tiny_study.root / "data", "data")
+    Path("data/b1.nii.gz").write_bytes(Path("data/b1.nii.gz").read_bytes()[:100])
+    with pytest.raises(SystemExit) as end:
+        main(["check", "data/manifest.csv"])
+    assert end.value.code == 1
+    *findings, total = capsys.readouterr().out.splitlines()
+    assert total == "data/manifest.csv: 6 cases, 1 errors, 0 warnings"
+    assert [line for line in findings if line.startswith("error: ") and "b1" in line]
+
+
+def test_check_of_nothing_tells_the_layouts(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = failure("check", "nowhere", capsys=capsys)
+    assert code == 1
+    assert "nowhere: no such file or folder" in text
+    assert "Decathlon" in text
+
+
+@pytest.fixture
+def planned(tiny_study: TinyStudy) -> None:
+    for kind in ("cases", "fingerprints"):
+        shutil.copytree(tiny_study.folder(kind), Path(kind) / DATASET)
+
+
+@pytest.mark.usefixtures("planned")
+def test_plan_gives_reasons_for_an_entry_in_its_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", DATASET, ENTRY])
+    title, *reasons = capsys.readouterr().out.strip().splitlines()
+    assert title == f"{ENTRY} 3d_fullres"
+    assert any("patch: 16x16x16" in line for line in reasons)
+    assert any("max_batch_size" in line for line in reasons)
+
+
+@pytest.mark.usefixtures("planned")
+def test_plan_shows_all_configurations_of_an_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+    params = PARAMS | {"budget": PARAMS["budget"] | {"memory_gib": 1.0}}
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    main(["plan", DATASET, "nnunet"])
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("nnunet ")]
+    assert sorted(titles) == ["nnunet 2d", "nnunet 3d_fullres"]
+
+
+@pytest.mark.usefixtures("planned")
+def test_plan_of_an_unknown_architecture_names_the_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = failure("plan", DATASET, "nnunett", capsys=capsys)
+    assert code == 1
+    assert text.count("\n") == 1
+    assert "unknown architecture 'segmentation/nnunett'" in text
+    assert "did you mean segmentation/nnunet" in text
+
+
+@pytest.mark.usefixtures("planned")
+def test_plan_with_an_unknown_override_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = {ENTRY: {"architecture": "nnunet", "overrides": {"patchsize": [8, 8, 8]}}}
+    Path("params.yaml").write_text(yaml.safe_dump(PARAMS | {"entries": entries}), encoding="utf-8")
+    code, text = failure("plan", DATASET, ENTRY, capsys=capsys)
+    assert code == 1
+    assert "unknown override 'patchsize'; valid are patch_size" in text
+
+
+def test_plan_before_the_cases_tells_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = failure("plan", DATASET, ENTRY, capsys=capsys)
+    assert code == 1
+    assert text == f"error: cases/{DATASET}: not there yet; run `dvc repro fingerprint@{DATASET}` first\n"
+
+
+def test_models_lists_every_architecture_and_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    from repro_models import registry
+
+    main(["models"])
+    output = capsys.readouterr().out
+    for name in registry.names():
+        assert f"{name}: " in output
+    assert "hippocampus_3d: 5,603,177 parameters" in output
+    assert "tiny: not counted (ours)" in output
+
+
+def test_show_before_a_report_tells_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = failure("show", capsys=capsys)
+    assert code == 1
+    assert text == f"error: reports/{DATASET}: no report yet; run `dvc repro` first\n"
+
+
+def test_show_prints_the_table_and_where_the_report_is(
+    tiny_study: TinyStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_study.folder("cases"), Path("cases") / DATASET)
+    row = {
+        "rank": 1, "entry": ENTRY, "dice": 0.5, "dice_low": 0.25, "dice_high": 0.75, "num_cases": 4, "num_patients": 4,
+        "classes": {"cube": {"dice": 0.5, "iou": 0.4, "hd95_mm": 2.0, "assd_mm": 1.0, "nsd": 0.5}},
+        "num_cases_left_out": 0, "dice_per_seed": {"0": 0.5}, "test": None, "is_reference": False,
+        "num_parameters": 1000, "train_seconds": 61.0,
+    }  # fmt: skip
+    report = Path("reports") / DATASET
+    report.mkdir(parents=True)
+    (report / "ranking.json").write_text(json.dumps([row]), encoding="utf-8")
+    main(["show", DATASET])
+    output = capsys.readouterr().out
+    assert ENTRY in output
+    assert "0.500 (0.250 to 0.750)" in output
+    assert f"report: {(report / 'index.html').resolve().as_uri()}" in output
+
+
+@pytest.mark.parametrize("command", ["sync", "ui"])
+def test_without_tracking_there_is_nothing_to_tell_or_show(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = failure(command, capsys=capsys)
+    assert code == 1
+    assert "tracking.uri is none in params.yaml" in text
+
+
+@pytest.mark.parametrize("command", ["show", "sync", "ui"])
+def test_without_params_the_file_is_named(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("params.yaml").unlink()
+    code, text = failure(command, capsys=capsys)
+    assert code == 1
+    assert text.startswith("error: params.yaml: no such file")
