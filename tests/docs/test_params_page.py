@@ -17,7 +17,7 @@ from pipelines.planning.overrides import check_overrides
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "params.md").read_text(encoding="utf-8")
 # "| `key` | default | meaning |"; a default is code, or words where the key must be given.
-ROWS = {key: default for key, default in re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", PAGE, re.MULTILINE)}
+ROWS = dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", PAGE, re.MULTILINE))
 
 
 def keys_of(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
