@@ -81,7 +81,9 @@ def test_a_budget_that_no_patch_meets_is_told_with_what_would_do(tiny_study: Tin
     with pytest.raises(MemoryBudgetError) as error:
         planned(tiny_study, params)
     text = str(error.value)
-    assert text.startswith(f"data set {DATASET}, entry {ENTRY}: budget.memory_gib is 1e-05, but for segmentation/nnunet")
+    assert text.startswith(
+        f"data set {DATASET}, entry {ENTRY}: budget.memory_gib is 1e-05, but for segmentation/nnunet"
+    )
     needed = float(text.split("raise budget.memory_gib to ")[1].split(",")[0])
     enough = dataclasses.replace(params, budget=dataclasses.replace(params.budget, memory_gib=needed))
     assert planned(tiny_study, enough).batch_size >= 1

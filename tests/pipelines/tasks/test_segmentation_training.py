@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipelines.preprocessing.locations import ANNOTATED
 from pipelines.preprocessing.shards import open_case, write_case
 from pipelines.tasks.segmentation_training import SegmentationTraining
 from pipelines.training.world import World
@@ -147,7 +148,7 @@ class Threshold(nn.Module):
 
 
 # Image: mean 102.6 and deviation 12.2 of N(100, 5) with a cube of N(150, 5); 125 lies at 1.8 deviations.
-TRUTH, NOTHING, EVERYTHING = 1.8, math.inf, -math.inf
+TRUTH = 1.8
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_voxels_without_annotation_do_not_count(tiny_study: TinyStudy, tmp_path:
     label[:8, :4] = 1
     label[8:] = 2  # nobody annotated these
     image = (label == 1).astype(np.float32)[None]
-    voxels = {1: np.argwhere(label == 1).astype(np.int32), -1: np.argwhere(label < 2).astype(np.int32)}
+    voxels = {1: np.argwhere(label == 1).astype(np.int32), ANNOTATED: np.argwhere(label < 2).astype(np.int32)}
     write_case(tmp_path / "a.arrow", image, label, voxels, {})
     cases = [{"file": "a.arrow", "split": "train", "fold": fold} for fold in (0, 1)]
     plan = dataclasses.replace(tiny_study.plan(), ignore_label=2)
