@@ -204,10 +204,11 @@ class Tuning:
 
 @dataclass(frozen=True)
 class RaySettings:
-    """How a training is spread; changes where it runs, not what comes out.
+    """How a training is spread.
 
     Attributes:
-        workers: processes that share one training's batches.
+        workers: processes that share one training's batches. The weights stay the same up to rounding, but not where
+            batch normalisation takes its statistics from each worker's share (`unet_3d` by default).
     """
 
     workers: int = 1

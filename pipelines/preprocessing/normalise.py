@@ -2,8 +2,10 @@
 
 Schemes:
     ct             clip to the training foreground's 0.5 and 99.5 percentiles, subtract its mean, divide by its std
-    zscore         mean and std of this case: of the whole crop, or of the voxels inside the mask; outside stays as it
-    is rescale_to_0_1 subtract the minimum, divide by the range rgb_to_0_1     0..255 to 0..1 nonorm         unchanged
+    zscore         mean and std of this case: of the whole crop, or of the voxels inside the mask; outside stays
+    rescale_to_0_1 subtract the minimum, divide by the range
+    rgb_to_0_1     0..255 to 0..1
+    nonorm         unchanged
 """
 
 from __future__ import annotations

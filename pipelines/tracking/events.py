@@ -1,8 +1,7 @@
 """The log of a training: one JSON object a line, appended while it runs, read by everyone who tells about it.
 
 Kinds of event, beside `kind` and `time` (seconds since 1970):
-    run_start: dataset, entry, fold, seed, digest, params (flat dictionary). Once for each process that trains, so a
-        resumed training has several.
+    run_start: dataset, entry, fold, seed, digest, params (flat dictionary). Once, also where the training was resumed.
     epoch: step (optimiser steps done), epoch, metrics (`train/…` and `val/…` to number), seconds.
     run_end: status ("finished" or "failed"), seconds.
 """

@@ -272,7 +272,7 @@ def _points(event: Event) -> list[Metric]:
 
     values = dict(event["metrics"])
     if "seconds" in event:
-        values["train/epoch_seconds"] = event["seconds"]
+        values["train/seconds"] = event["seconds"]
     values[_EPOCH_KEY] = event["epoch"]
     timestamp = _milliseconds(event["time"])
     return [Metric(_metric_key(key), float(value), timestamp, event["step"]) for key, value in values.items()]

@@ -14,6 +14,21 @@ from pipelines.ray_session.session import is_on_cluster, num_local_cpus, num_loc
 from pipelines.tracking.provenance import digest_of
 
 
+# Parts of a plan that change no weight of a training of one fold and seed: with another one of these, what is trained
+# already is used again.
+_BESIDE_TRAINING = (
+    "entry",
+    "folds",
+    "seeds",
+    "num_folds",
+    "inference",
+    "tolerance_mm",
+    "memory",
+    "reasons",
+    "overrides",
+)
+
+
 @dataclass(frozen=True)
 class TrainingRequest:
     """One training, as plain values that travel to any process.
@@ -77,8 +92,9 @@ def training_requests(
     plan |= {"optimizer": best["optimizer"], "schedule": best["schedule"]}
     prepared_dir = index_path.parents[1] / index["folder"]
     cases = [case | {"file": str(prepared_dir / case["file"])} for case in index["cases"]]
-    digest = digest_of([plan, index["cases"]])
-    entry_dir = work_dir.resolve() / f"{plan['dataset']}-{plan['entry']}-{digest[:12]}"
+    decides = {key: value for key, value in plan.items() if key not in _BESIDE_TRAINING}
+    digest = digest_of([decides, index["cases"]])
+    entry_dir = work_dir.resolve() / f"{plan['dataset']}-{Path(plan['architecture']).name}-{digest[:12]}"
     return [
         TrainingRequest(
             family=family,

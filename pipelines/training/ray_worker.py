@@ -79,11 +79,11 @@ def _train_by_group(request: TrainingRequest, workers: int) -> None:
     from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
     resources = ray.cluster_resources()
-    uses_gpu = resources.get("GPU", 0) >= workers
-    if not uses_gpu and resources["CPU"] < workers:
+    uses_gpu = resources.get("GPU", 0) >= 1
+    kind, num_devices = ("GPUs", resources["GPU"]) if uses_gpu else ("processors", resources["CPU"])
+    if num_devices < workers:
         raise ValueError(
-            f"ray.workers is {workers}, but the cluster has {int(resources['CPU'])} processors; "
-            "lower ray.workers or add nodes"
+            f"ray.workers is {workers}, but the cluster has {int(num_devices)} {kind}; lower ray.workers or add nodes"
         )
     batch_size = request.plan["batch_size"]
     if batch_size < workers:

@@ -91,7 +91,7 @@ def test_an_entry_is_a_parent_with_one_child_a_fold(store: Store, description: R
     assert set(children[0].data.metrics) == {
         "train/loss",
         "train/epoch",
-        "train/epoch_seconds",
+        "train/seconds",
         "val/dice_left _L_R_",
     }
 
