@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,13 +58,27 @@ def _ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    # A pool that is interrupted while it starts its processes cannot be shut down any more.
+    requests: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: requests.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if requests:
+        raise KeyboardInterrupt
+
+
 def _in_pool(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
     num_workers = min(len(items), num_local_cpus())
     threads_before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     pool = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_ignore_interrupt)
     try:
-        futures = {pool.submit(function, item): index for index, item in enumerate(items)}
+        with _interrupt_held_back():
+            futures = {pool.submit(function, item): index for index, item in enumerate(items)}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BaseException:

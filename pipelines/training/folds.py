@@ -13,7 +13,6 @@ from pipelines.inference.model_files import weights_name
 from pipelines.ray_session.session import is_on_cluster, num_local_cpus, num_local_gpus
 from pipelines.tracking.provenance import digest_of
 
-
 # Parts of a plan that change no weight of a training of one fold and seed: with another one of these, what is trained
 # already is used again.
 _BESIDE_TRAINING = (

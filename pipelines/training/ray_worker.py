@@ -88,8 +88,8 @@ def _train_by_group(request: TrainingRequest, workers: int) -> None:
     batch_size = request.plan["batch_size"]
     if batch_size < workers:
         raise ValueError(
-            f"ray.workers is {workers}, but {request.name} has a batch of {batch_size}, and each worker needs a sample; "
-            f"use at most {batch_size} workers"
+            f"ray.workers is {workers}, but {request.name} has a batch of {batch_size}, and each worker needs "
+            f"a sample; use at most {batch_size} workers"
         )
     storage = Path(request.run_dir) / "ray"
     # Ray's stubs still name the classes of Train V1 here; V2's are what runs.
