@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 # Ray writes its sockets below this folder, and a socket path may have 107 characters at most.
 _SESSION_DIR = Path("/tmp/ray")
+_ANSWER_SECONDS = 10
 
 
 def is_on_cluster() -> bool:
@@ -60,8 +62,9 @@ def attached() -> Iterator[None]:
         return
     address = os.environ["RAY_ADDRESS"]
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, configure_logging=True)
-    except ConnectionError as error:
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
         raise ValueError(
             f"RAY_ADDRESS={address}: no Ray cluster answers there ({error}); "
             "start one (`ray start --head`) or unset RAY_ADDRESS to use this machine alone"
@@ -70,6 +73,13 @@ def attached() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    # Ray itself tries for minutes before it gives up.
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
 
 
 @contextmanager
