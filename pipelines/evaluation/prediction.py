@@ -55,12 +55,15 @@ def evaluate_model(cases_dir: Path, index_path: Path, model_dir: Path, out_dir: 
     plan = read_model_plan(model_dir)
     index = json.loads(index_path.read_text(encoding="utf-8"))
     model = json.loads((model_dir / "model.json").read_text(encoding="utf-8"))
+    cases = {case.case_id: case for case in read_cases(cases_dir / "cases.parquet")}
     weights = [model_dir / training["weights"] for training in model["trainings"]]
-    # A prediction in the work folder is used again only if model, data and code are the same.
-    digest = digest_of([files_digest(*weights), index["cases"], code_digest([__name__]), plan.tolerance_mm])
+    # A prediction in the work folder is used again only if model, data and code are the same. The plan counts beside
+    # the weights: how they predict and what the classes are called is said there.
+    files = [case.digest for case in cases.values()]
+    digest = digest_of([files_digest(*weights), model["plan"], index["cases"], files, code_digest([__name__])])
     requests = _requests(
         plan,
-        {case.case_id: case for case in read_cases(cases_dir / "cases.parquet")},
+        cases,
         index["cases"],
         model_dir,
         model["trainings"],

@@ -17,7 +17,7 @@ from pipelines.params import Study
 from pipelines.reporting.overlays import read_overlays
 from pipelines.reporting.page import verdict
 from pipelines.reporting.report import read_history, write_report
-from pipelines.reporting.tables import ranking_markdown
+from pipelines.reporting.tables import format_score, ranking_markdown
 from pipelines.tracking.description import describe_model
 from pipelines.tracking.follow import tell_results
 from pipelines.tracking.provenance import git_commit, machine
@@ -90,8 +90,8 @@ def result_note(row: Mapping[str, Any], ranking: Sequence[Mapping[str, Any]]) ->
     """The result of one entry in words, Markdown: its place, its figures, and the verdict on all."""
     num_ranked = sum(other["rank"] is not None for other in ranking)
     place = f"**{row['entry']}** is number {row['rank']} of {num_ranked}"
-    interval = f"95 % interval {row['dice_low']:.3f} to {row['dice_high']:.3f}"
-    figures = f"Dice {row['dice']:.3f} ({interval}) over {row['num_cases']} cases"
+    interval = f"95 % interval {format_score(row['dice_low'])} to {format_score(row['dice_high'])}"
+    figures = f"Dice {format_score(row['dice'])} ({interval}) over {row['num_cases']} cases"
     labels = {name: number for number, name in enumerate(row["classes"], start=1)}
     return "\n\n".join([f"{place}: {figures}.", *verdict(ranking), ranking_markdown(ranking, labels)])
 

@@ -22,7 +22,7 @@ def test_there_is_a_request_for_every_fold_and_seed(tiny_study: TinyStudy, tmp_p
     assert requests[1].name == f"{ENTRY} fold 1 seed 3"
     assert Path(requests[1].run_dir).name == "fold1_seed3"
     assert Path(requests[1].run_dir).is_absolute()
-    assert Path(requests[1].run_dir).parent.name == f"blobs-{ENTRY}-{requests[1].digest[:12]}"
+    assert Path(requests[1].run_dir).parent.name == f"blobs-nnunet-{requests[1].digest[:12]}"
     assert all(Path(request.folder, case["file"]).exists() for request in requests for case in request.cases)
 
 
@@ -36,12 +36,47 @@ def test_the_tuned_settings_replace_the_planned_ones(tiny_study: TinyStudy, tmp_
     assert request.digest != tiny_study.requests(tmp_path)[0].digest
 
 
-def test_the_folder_changes_with_the_plan_and_the_cases_and_with_nothing_else(
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"seeds": [0, 1]},
+        {"folds": [0]},
+        {"inference": {"overlap": 0.75, "is_mirrored": True}},
+        {"tolerance_mm": 5.0},
+        {"reasons": []},
+        {"overrides": {"learning_rate": 0.01}},
+    ],
+)
+def test_what_does_not_train_keeps_the_folder(tiny_study: TinyStudy, tmp_path: Path, changes: dict[str, Any]) -> None:
+    before, after = tiny_study.requests(tmp_path)[0], tiny_study.requests(tmp_path, **changes)[0]
+    assert (after.digest, after.run_dir) == (before.digest, before.run_dir)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 1},
+        {"clip_norm": 1.0},
+        {"mirror_axes": []},
+        {"foreground_fraction": 0.5},
+        {"is_batch_dice": True},
+        {"labels": {"background": 0, "box": 1}},
+        {"sources": {"a.py": "1"}},
+        {"budget": {"kind": "steps", "steps": 5}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_trains_changes_the_folder(tiny_study: TinyStudy, tmp_path: Path, changes: dict[str, Any]) -> None:
+    before, after = tiny_study.requests(tmp_path)[0], tiny_study.requests(tmp_path, **changes)[0]
+    assert after.digest != before.digest
+    assert after.run_dir != before.run_dir
+
+
+def test_the_folder_changes_with_the_content_of_a_case_and_not_with_its_place(
     tiny_study: TinyStudy, tmp_path: Path
 ) -> None:
     digest = tiny_study.requests(tmp_path / "a")[0].digest
-    assert tiny_study.requests(tmp_path / "b")[0].digest == digest
-    assert tiny_study.requests(tmp_path / "c", batch_size=1)[0].digest != digest
     prepared = tmp_path / "prepared"
     shutil.copytree(tiny_study.folder("prepared"), prepared)
     moved, changed = prepared / "index" / f"{ENTRY}.json", prepared / "index" / "changed.json"
