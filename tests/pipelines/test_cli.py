@@ -99,7 +99,7 @@ def test_plan_gives_reasons_for_an_entry_in_its_configuration(capsys: pytest.Cap
     title, *reasons = capsys.readouterr().out.strip().splitlines()
     assert title == f"{ENTRY} 3d_fullres"
     assert any("patch: 16x16x16" in line for line in reasons)
-    assert any("max_batch_size" in line for line in reasons)
+    assert any("batch: 2 " in line for line in reasons)
 
 
 @pytest.mark.usefixtures("planned")
@@ -185,3 +185,22 @@ def test_without_params_the_file_is_named(command: str, capsys: pytest.CaptureFi
     code, text = failure(command, capsys=capsys)
     assert code == 1
     assert text.startswith("error: params.yaml: no such file")
+
+
+def use_tracking(uri: str) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump(PARAMS | {"tracking": {"uri": uri}}), encoding="utf-8")
+
+
+def test_sync_before_a_training_tells_that_there_is_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    use_tracking("sqlite:///mlflow.db")
+    main(["sync"])
+    assert capsys.readouterr().out.splitlines() == [
+        f"models/{DATASET}/{entry}: not trained yet, nothing to tell" for entry in PARAMS["architectures"]
+    ]
+    assert not Path("mlflow.db").exists()
+
+
+def test_ui_of_a_server_names_its_address(capsys: pytest.CaptureFixture[str]) -> None:
+    use_tracking("http://mlflow.example:5000")
+    main(["ui"])
+    assert capsys.readouterr().out == "MLflow is served at http://mlflow.example:5000\n"
