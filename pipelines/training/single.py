@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,21 +66,27 @@ def run_training(
             digest=request.digest,
             params={"fold": request.fold, "seed": request.seed},
         )
-    result = train(
-        task,
-        run_dir=Path(request.run_dir),
-        seed=request.seed,
-        optimizer=plan.optimizer,
-        schedule=plan.schedule,
-        clip_norm=plan.clip_norm,
-        budget=plan.budget,
-        device=device or default_device(),
-        world=world,
-        event_log=event_log,
-        description=request.name,
-        wrap=wrap,
-        shows_progress=shows_progress,
-    )
+    started = time.monotonic()
+    try:
+        result = train(
+            task,
+            run_dir=Path(request.run_dir),
+            seed=request.seed,
+            optimizer=plan.optimizer,
+            schedule=plan.schedule,
+            clip_norm=plan.clip_norm,
+            budget=plan.budget,
+            device=device or default_device(),
+            world=world,
+            event_log=event_log,
+            description=request.name,
+            wrap=wrap,
+            shows_progress=shows_progress,
+        )
+    except ValueError:
+        if event_log:
+            event_log.append("run_end", status="failed", seconds=time.monotonic() - started)
+        raise
     if event_log is None:
         return
     event_log.append("run_end", status="finished", seconds=result.seconds)
