@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,3 +17,27 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
     with pytest.MonkeyPatch.context() as patch:
         one_after_the_other(patch)
         return make_tiny_study(tmp_path_factory.mktemp("tiny_study"))
+
+
+# CI has everything a test may want but a GPU: there, any other skip is a test that did not run.
+FORBIDS_SKIPS = bool(os.environ.get("REPRO_FORBID_SKIPS"))
+skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note what was skipped without the marker `gpu`."""
+    if report.skipped and "gpu" not in report.keywords:
+        skipped.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run for them where skips are forbidden."""
+    if FORBIDS_SKIPS and skipped:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name them."""
+    if FORBIDS_SKIPS and skipped:
+        terminalreporter.section("skipped, which REPRO_FORBID_SKIPS forbids")
+        terminalreporter.write("\n".join(skipped) + "\n")

@@ -90,15 +90,33 @@ def local_head(num_cpus: int | None = None) -> Iterator[str]:
     """
     import ray
 
-    context: Any = ray.init(
-        address="local",
-        num_cpus=num_cpus or num_local_cpus(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        _temp_dir=str(_SESSION_DIR),
-    )
+    context = _start(num_cpus or num_local_cpus())
     try:
         yield context.address_info["gcs_address"]
     finally:
         ray.shutdown()
+
+
+def _start(num_cpus: int, is_last_try: bool = False) -> Any:
+    import ray
+
+    try:
+        return ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _temp_dir=str(_SESSION_DIR),
+        )
+    except Exception as error:
+        # Ray gives its processes 30 s and raises a bare Exception when a busy machine needs longer.
+        if "timed out during startup" not in str(error):
+            raise
+        ray.shutdown()
+        if is_last_try:
+            raise ValueError(
+                "Ray did not start on this machine within 30 s, twice; it is overloaded: run the same command again "
+                "when it is less busy"
+            ) from error
+        return _start(num_cpus, is_last_try=True)

@@ -4,11 +4,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from pipelines.ray_session import session
-from pipelines.ray_session.session import attached, is_on_cluster, num_gpus, num_local_cpus, num_local_gpus
+from pipelines.ray_session.session import (
+    attached,
+    is_on_cluster,
+    local_head,
+    num_gpus,
+    num_local_cpus,
+    num_local_gpus,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -69,3 +77,29 @@ def test_a_cluster_that_does_not_answer_is_told_at_once(monkeypatch: pytest.Monk
         pass
     assert str(error.value).startswith(f"RAY_ADDRESS={address}: no Ray cluster answers there (")
     assert str(error.value).endswith("start one (`ray start --head`) or unset RAY_ADDRESS to use this machine alone")
+
+
+@pytest.mark.parametrize(("num_failures", "is_told"), [(1, False), (2, True)])
+def test_a_machine_too_busy_for_ray_gets_a_second_try(
+    monkeypatch: pytest.MonkeyPatch, num_failures: int, is_told: bool
+) -> None:
+    calls: list[str] = []
+
+    class Context:
+        address_info: ClassVar[dict[str, str]] = {"gcs_address": "here"}
+
+    def init(**_: object) -> Context:
+        calls.append("init")
+        if len(calls) <= num_failures:
+            raise Exception("The current node timed out during startup.")
+        return Context()
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    if is_told:
+        with pytest.raises(ValueError, match="did not start on this machine within 30 s, twice"), local_head():
+            pass
+    else:
+        with local_head() as address:
+            assert address == "here"
+    assert len(calls) == 2
