@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.atomic_files import atomic_path, write_text
+from pipelines.atomic_files import link, write_text
 from pipelines.cases.case import Case, read_cases
 from pipelines.cases.nifti import read_label, write_label
 from pipelines.evaluation.case_scores import OUT_OF_FOLD, TEST, score_case, write_scores
@@ -74,7 +72,7 @@ def evaluate_model(cases_dir: Path, index_path: Path, model_dir: Path, out_dir: 
     for request in requests:
         target = out_dir / "predictions" / request.split / request.path.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        _link(request.path, target)
+        link(request.path, target)
     rows = [row for rows in scored for row in rows]
     write_scores(out_dir / "cases.parquet", rows)
     write_text(out_dir / "metrics.json", json.dumps(_metrics(rows), indent=2) + "\n")
@@ -166,11 +164,3 @@ def _metrics(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _mean(values: Any) -> float | None:
     kept = [value for value in values if value == value]
     return sum(kept) / len(kept) if kept else None
-
-
-def _link(source: Path, target: Path) -> None:
-    with atomic_path(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)

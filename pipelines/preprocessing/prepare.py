@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipelines.atomic_files import atomic_path, write_text
+from pipelines.atomic_files import link, write_text
 from pipelines.planning.spacing import resampled_shape
 from pipelines.preprocessing.crop import OUTSIDE, crop_to_nonzero
 from pipelines.preprocessing.locations import class_locations
@@ -131,7 +129,7 @@ def prepare_dataset(
         preprocessing_digest = plan.preprocessing.digest()
         folder = f"{plan.preprocessing.configuration}-{preprocessing_digest[:8]}"
         for case in cases:
-            _link(stored[preprocessing_digest, case.case_id], Path(out_dir) / folder / f"{case.case_id}.arrow")
+            link(stored[preprocessing_digest, case.case_id], Path(out_dir) / folder / f"{case.case_id}.arrow")
         records = [_index_record(case, stored[preprocessing_digest, case.case_id]) for case in cases]
         index = {
             "dataset": plan.dataset,
@@ -160,15 +158,6 @@ def _prepare_to_file(item: tuple[Case, Preprocessing, int | None, Path]) -> None
 def _cache_key(case_digest: str, preprocessing_digest: str, ignore_label: int | None, code_digest: str) -> str:
     parts = [case_digest, preprocessing_digest, ignore_label, code_digest]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _link(source: Path, target: Path) -> None:
-    with atomic_path(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:
-            # Another file system, or one that has no hard links.
-            shutil.copyfile(source, temporary)
 
 
 def _index_record(case: Case, path: Path) -> dict[str, Any]:
