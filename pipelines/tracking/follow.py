@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run-json", type=Path, required=True, help="file with the description of the training")
     parser.add_argument("events", type=Path, nargs="+", help="event files, one a fold and seed")
     options = parser.parse_args(arguments)
-    os.nice(10)
+    os.nice(19)  # lower still than Ray's own workers, which run at 15
     description = RunDescription.from_json(options.run_json.read_text(encoding="utf-8"))
     return 0 if _follow(description, options.events, options.tracking_uri) else 1
 
