@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.ray_session.session import attached, is_on_cluster, num_local_cpus
+from pipelines.ray_session.session import is_on_cluster, num_local_cpus
+from pipelines.ray_session.tasks import run_tasks
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,7 +42,7 @@ def map_cases(
     from tqdm import tqdm
 
     if is_on_cluster() and len(items) > 1:
-        finished = _on_cluster(function, items, num_gpus)
+        finished = run_tasks(function, items, num_gpus=num_gpus)
     elif min(len(items), num_local_cpus()) > 1 and not num_gpus:
         finished = _in_pool(function, items)
     else:
@@ -91,26 +91,3 @@ def _in_pool(function: Callable[[Item], Result], items: Sequence[Item]) -> Itera
             del os.environ["OMP_NUM_THREADS"]
         else:
             os.environ["OMP_NUM_THREADS"] = threads_before
-
-
-def _on_cluster(
-    function: Callable[[Item], Result], items: Sequence[Item], num_gpus: int
-) -> Iterator[tuple[int, Result]]:
-    import ray
-
-    folder = Path.cwd()
-
-    def task(item: Item) -> Result:
-        # A worker starts wherever its raylet did; paths of cases are relative to the study's folder.
-        os.chdir(folder)
-        return function(item)
-
-    with attached():
-        remote = ray.remote(num_cpus=1, num_gpus=num_gpus)(task)
-        pending = {remote.remote(item): index for index, item in enumerate(items)}
-        while pending:
-            done, _ = ray.wait(list(pending), num_returns=1)
-            try:
-                yield pending.pop(done[0]), ray.get(done[0])
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from None

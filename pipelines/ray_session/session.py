@@ -105,9 +105,11 @@ def _start(num_cpus: int, is_last_try: bool = False) -> Any:
             address="local",
             num_cpus=num_cpus,
             include_dashboard=False,
-            log_to_driver=False,
+            log_to_driver=True,
             logging_level=logging.WARNING,
             _temp_dir=str(_SESSION_DIR),
+            # A worker that waits for the next stage is no waste: it has torch imported.
+            _system_config={"idle_worker_killing_time_threshold_ms": 86_400_000},
         )
     except Exception as error:
         # Ray gives its processes 30 s and raises a bare Exception when a busy machine needs longer.

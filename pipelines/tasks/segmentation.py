@@ -31,35 +31,45 @@ def plan(
 ) -> Plan:
     """Resolve the configuration of an entry."""
     import dataclasses
+    from functools import partial
 
     from pipelines.cases.case import read_cases, read_info
     from pipelines.fingerprint.extract import read_fingerprint
-    from pipelines.planning.planner import plan_entry
+    from pipelines.ray_session.tasks import run_where_warm
 
     entry = study.entry(entry_name)
     assert entry.architecture
     cases = [case for case in read_cases(cases_dir / "cases.parquet") if case.split == "train"]
     budget = dataclasses.asdict(study.budget)
-    return plan_entry(
-        dataset=dataset,
-        entry=entry_name,
-        architecture=entry.architecture,
-        variant=entry.variant,
-        configuration=entry.configuration,
-        overrides=entry.overrides,
-        fingerprint=read_fingerprint(fingerprint_dir / "fingerprint.json"),
-        info=read_info(cases_dir / "dataset.json"),
-        num_training_cases=len(cases),
-        memory_gib=budget.pop("memory_gib"),
-        sources=sources,
-        training=dataclasses.asdict(study.training),
-        inference=dataclasses.asdict(study.inference),
-        num_folds=study.split.num_folds,
-        folds=study.folds(),
-        seeds=budget.pop("seeds"),
-        budget={key: value for key, value in budget.items() if key != "folds"},
-        tolerance_mm=study.evaluation.tolerance_mm,
+    return run_where_warm(
+        partial(
+            _plan_entry,
+            dataset=dataset,
+            entry=entry_name,
+            architecture=entry.architecture,
+            variant=entry.variant,
+            configuration=entry.configuration,
+            overrides=entry.overrides,
+            fingerprint=read_fingerprint(fingerprint_dir / "fingerprint.json"),
+            info=read_info(cases_dir / "dataset.json"),
+            num_training_cases=len(cases),
+            memory_gib=budget.pop("memory_gib"),
+            sources=sources,
+            training=dataclasses.asdict(study.training),
+            inference=dataclasses.asdict(study.inference),
+            num_folds=study.split.num_folds,
+            folds=study.folds(),
+            seeds=budget.pop("seeds"),
+            budget={key: value for key, value in budget.items() if key != "folds"},
+            tolerance_mm=study.evaluation.tolerance_mm,
+        )
     )
+
+
+def _plan_entry(**arguments: Any) -> Plan:
+    from pipelines.planning.planner import plan_entry
+
+    return plan_entry(**arguments)
 
 
 def prepare(cases_dir: Path, plans: list[Plan], out_dir: Path, work_dir: Path) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipelines.ray_session.session import attached, is_on_cluster, local_head
+from pipelines.ray_session.tasks import run_tasks
 from pipelines.training.fold_bars import fold_bars
 from pipelines.training.folds import TrainingRequest
 
 # A worker imports torch before it answers, and a busy machine needs more than Ray's 60 s for that.
 _GROUP_START_SECONDS = "600"
-# Time for interrupted trainings to end their step and save.
-_SAVE_SECONDS = 60.0
 
 
 def train_on_ray(requests: list[TrainingRequest], workers: int) -> None:
@@ -41,33 +41,13 @@ def _train_by_tasks(requests: list[TrainingRequest]) -> None:
     num_cpus = max(1, int(resources["CPU"]) // min(slots, len(requests)))
     # A task cannot span nodes, so it asks for no more than the smallest of them has.
     num_cpus = min([num_cpus, *(int(node["Resources"].get("CPU", num_cpus)) or num_cpus for node in ray.nodes())])
-    # A killed worker is started once more and goes on from its checkpoint.
-    task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=1)(_run_here)
-    pending = [task.remote(request, num_cpus) for request in requests]
-    try:
-        while pending:
-            done, pending = ray.wait(pending, num_returns=1)
-            ray.get(done)
-    except ray.exceptions.RayTaskError as error:
-        _cancel(pending)
-        raise error.cause from None
-    except KeyboardInterrupt:
-        _cancel(pending)
-        raise
+    for _ in run_tasks(partial(_run_here, num_cpus), requests, num_cpus=num_cpus, num_gpus=num_gpus):
+        pass
 
 
-def _cancel(pending: list[Any]) -> None:
-    import ray
-
-    for reference in pending:
-        ray.cancel(reference)
-    ray.wait(pending, num_returns=len(pending), timeout=_SAVE_SECONDS) if pending else None
-
-
-def _run_here(request: TrainingRequest, num_threads: int) -> None:
+def _run_here(num_threads: int, request: TrainingRequest) -> None:
     from pipelines.training.single import run_training
 
-    os.chdir(request.folder)
     run_training(request, num_threads=num_threads, shows_progress=False)
 
 

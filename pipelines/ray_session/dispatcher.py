@@ -1,0 +1,100 @@
+"""Workers that outlive a stage.
+
+Ray ends a worker with the job it belongs to, and each stage is a job of its own: each would import torch in new
+workers, which takes longer than many a stage. So `make repro` starts an actor to which the stages hand their tasks.
+They belong to the actor's job then, and its workers stay for the next stage.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+# In the environment of the stages: the name of the actor.
+_NAME_KEY = "REPRO_DISPATCHER"
+_NAMESPACE = "repro-models"
+_POLL_SECONDS = 1.0
+
+
+def is_dispatched() -> bool:
+    """Whether the stages of this study hand their tasks to a dispatcher."""
+    return bool(os.environ.get(_NAME_KEY))
+
+
+@contextmanager
+def dispatcher() -> Iterator[dict[str, str]]:
+    """Keep workers for the stages within the block, in the cluster of this machine that this process started.
+
+    Yields:
+        What the environment of the stages must say.
+    """
+    import ray
+
+    # Ray's stubs take what `remote` gives for the class itself.
+    actor: Any = ray.remote(num_cpus=0)(_Dispatcher).options(name="dispatcher", namespace=_NAMESPACE).remote()
+    ray.get(actor.__ray_ready__.remote())
+    try:
+        yield {_NAME_KEY: "dispatcher"}
+    finally:
+        ray.kill(actor)
+
+
+def submit(function: Callable[[Any], Any], items: Sequence[Any], num_cpus: int, num_gpus: int) -> list[Any]:
+    """Start one task per item, in the dispatcher's job where there is one, and give the references.
+
+    A task whose worker is killed runs once more. This process must be connected to the cluster.
+    """
+    import ray
+
+    if not is_dispatched():
+        return _submit(function, items, num_cpus, num_gpus)
+    actor = ray.get_actor(os.environ[_NAME_KEY], namespace=_NAMESPACE)
+    references: list[Any] = ray.get(actor.submit.remote(function, items, num_cpus, num_gpus, os.getpid()))
+    return references
+
+
+def _submit(function: Callable[[Any], Any], items: Sequence[Any], num_cpus: int, num_gpus: int) -> list[Any]:
+    import ray
+
+    task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=1)(_apply)
+    return [task.remote(function, item) for item in items]
+
+
+def _apply(function: Callable[[Any], Any], item: Any) -> Any:
+    return function(item)
+
+
+class _Dispatcher:
+    """Submits tasks for processes of this machine, and cancels those of a process that is gone."""
+
+    def __init__(self) -> None:
+        self._submitted: dict[int, list[Any]] = {}
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def submit(
+        self, function: Callable[[Any], Any], items: Sequence[Any], num_cpus: int, num_gpus: int, process_id: int
+    ) -> list[Any]:
+        references = _submit(function, items, num_cpus, num_gpus)
+        self._submitted[process_id] = self._submitted.get(process_id, []) + references
+        return references
+
+    def _watch(self) -> None:
+        import ray
+
+        while True:
+            time.sleep(_POLL_SECONDS)
+            for process_id in [number for number in self._submitted if not _is_running(number)]:
+                for reference in self._submitted.pop(process_id):
+                    ray.cancel(reference, force=True)
+
+
+def _is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
