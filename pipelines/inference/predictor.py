@@ -20,9 +20,19 @@ from pipelines.preprocessing.shards import open_case
 _TILES_AT_ONCE = {"cpu": 1, "cuda": 4}
 
 
-@functools.lru_cache(maxsize=8)
 def load_network(weights_path: Path, device: str) -> nn.Module:
     """The trained network, in evaluation mode. Kept for the next case of this process."""
+    # A process may outlive a model: the same path can hold other weights later, or be relative to another folder.
+    path = weights_path.absolute()
+    versions = tuple(
+        (status.st_ino, status.st_mtime_ns, status.st_size)
+        for status in (path.stat(), path.with_name("model.json").stat())
+    )
+    return _load_network(path, versions, device)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_network(weights_path: Path, versions: tuple[tuple[int, ...], ...], device: str) -> nn.Module:
     network = build_network(read_model_plan(weights_path.parent))
     network.load_state_dict(load_file(weights_path))
     return network.eval().to(device)

@@ -48,6 +48,14 @@ def test_a_network_is_loaded_once_and_does_not_train(model_dir: Path) -> None:
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
 
 
+def test_other_weights_at_the_same_path_are_loaded_anew(model_dir: Path) -> None:
+    path = model_dir / weights_name(0, 0)
+    before = load_network(path, "cpu")
+    (model_dir / weights_name(1, 0)).replace(path)
+    after = load_network(path, "cpu")
+    assert any(not torch.equal(old, new) for old, new in zip(before.parameters(), after.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("folds", [(0,), (1,), (0, 1)])
 def test_networks_vote_by_the_mean_of_their_logits(
     tiny_study: TinyStudy, model_dir: Path, folds: tuple[int, ...]
