@@ -46,9 +46,16 @@ def _train_by_tasks(requests: list[TrainingRequest]) -> None:
 
 
 def _run_here(num_threads: int, request: TrainingRequest) -> None:
+    import torch
+
     from pipelines.training.single import run_training
 
-    run_training(request, num_threads=num_threads, shows_progress=False)
+    # The worker may go on to other tasks, which count on the number of threads they were given.
+    num_threads_before = torch.get_num_threads()
+    try:
+        run_training(request, num_threads=num_threads, shows_progress=False)
+    finally:
+        torch.set_num_threads(num_threads_before)
 
 
 def _train_by_group(request: TrainingRequest, workers: int) -> None:
