@@ -62,9 +62,7 @@ def _check(options: argparse.Namespace) -> None:
 def _plan(options: argparse.Namespace) -> None:
     import dataclasses
 
-    from pipelines.fingerprint.extract import read_fingerprint
     from pipelines.params import read_params
-    from pipelines.planning.planner import configurations
     from pipelines.tasks.lookup import task_of
 
     study = read_params()
@@ -73,8 +71,9 @@ def _plan(options: argparse.Namespace) -> None:
         if not folder.exists():
             raise ValueError(f"{folder}: not there yet; run `dvc repro fingerprint@{options.dataset}` first")
     entry = study.entry(options.architecture)
-    served = configurations(read_fingerprint(folders["fingerprints"] / "fingerprint.json"))
-    wanted = [entry.configuration] if options.architecture in study.entries else served
+    task = task_of(study.family)
+    served = task.configurations(folders["fingerprints"])
+    wanted = [entry.configuration or served[0]] if options.architecture in study.entries else served
     refused: dict[str, str] = {}
     for configuration in wanted:
         entries = study.entries | {
@@ -86,7 +85,7 @@ def _plan(options: argparse.Namespace) -> None:
         }
         variant = dataclasses.replace(study, entries=entries)
         try:
-            plan = task_of(study.family).plan(
+            plan = task.plan(
                 variant, options.dataset, options.architecture, folders["cases"], folders["fingerprints"], {}
             )
         except ValueError as error:

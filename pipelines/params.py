@@ -26,8 +26,7 @@ _NOT_NEGATIVE: tuple[str, Callable[[Any], bool]] = ("0 or more", lambda value: v
 _BELOW_ONE: tuple[str, Callable[[Any], bool]] = ("in [0, 1)", lambda value: 0 <= value < 1)
 # Key -> the rule in words, and whether a value keeps it.
 _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    # A fold is validated by a network that was trained on the others.
-    "split.num_folds": ("2 or more", lambda value: value >= 2),
+    "split.num_folds": _AT_LEAST_ONE,
     "budget.steps": _AT_LEAST_ONE,
     "budget.minutes": _POSITIVE,
     "budget.steps_per_epoch": _AT_LEAST_ONE,
@@ -71,13 +70,14 @@ class Entry:
     Attributes:
         architecture: file name in the family's folder; the entry's own name when left out.
         variant: a key of the architecture's `VARIANTS`, or None for the paper's main setting.
-        configuration: `2d` or `3d_fullres`.
+        configuration: which way to see the data, among the family's (segmentation: `2d`, `3d_fullres`); None for the
+            family's first choice.
         overrides: values that replace the planned ones (`repro plan` shows them).
     """
 
     architecture: str | None = None
     variant: str | None = None
-    configuration: str = "3d_fullres"
+    configuration: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
@@ -86,7 +86,8 @@ class Split:
     """How cases are split.
 
     Attributes:
-        num_folds: folds of the cross-validation, grouped by patient.
+        num_folds: folds of the cross-validation, grouped by patient; 1 is the data set's own split into training,
+            validation and test, where the family has such data sets.
     """
 
     num_folds: int = 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipelines.cases.collect import collect_cases
 from pipelines.exits import exits_cleanly
 from pipelines.params import read_params
+from pipelines.tasks.lookup import task_of
 
 
 @exits_cleanly
@@ -19,7 +19,7 @@ def main() -> None:
     arguments = parser.parse_args()
     study = read_params()
     source = study.datasets[arguments.dataset].source
-    collect_cases(source, arguments.dataset, arguments.out, study.split.num_folds)
+    task_of(study.family).collect(source, arguments.dataset, arguments.out, study.split.num_folds)
 
 
 if __name__ == "__main__":

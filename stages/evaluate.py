@@ -12,7 +12,7 @@ from pipelines.tasks.lookup import task_of
 
 @exits_cleanly
 def main() -> None:
-    """Write `cases.parquet`, `metrics.json` and predictions."""
+    """Write `cases.parquet`, `metrics.json` and `predictions/`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=Path, required=True)
     parser.add_argument("--index", type=Path, required=True)

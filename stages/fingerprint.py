@@ -1,4 +1,4 @@
-"""Stage `fingerprint`: geometry and intensities of the training cases."""
+"""Stage `fingerprint`: what the data are like, as far as planning needs it."""
 
 from __future__ import annotations
 

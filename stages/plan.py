@@ -6,9 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
+from pipelines.atomic_files import write_text
 from pipelines.exits import exits_cleanly
 from pipelines.params import read_params
-from pipelines.planning.plan import write_plan
 from pipelines.tasks.lookup import task_of
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     sources = json.loads(arguments.sources.read_text(encoding="utf-8"))
     task = task_of(study.family)
     plan = task.plan(study, arguments.dataset, arguments.entry, arguments.cases, arguments.fingerprint, sources)
-    write_plan(arguments.out, plan)
+    write_text(arguments.out, plan.to_json())
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from pipelines.exits import exits_cleanly
-from pipelines.planning.plan import read_plan
 from pipelines.tuning.passed_on import pass_on
 
 
@@ -18,8 +18,8 @@ def main() -> None:
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    plan = read_plan(arguments.plan)
-    pass_on(plan.optimizer, plan.schedule, arguments.out)
+    plan = json.loads(arguments.plan.read_text(encoding="utf-8"))
+    pass_on(plan["optimizer"], plan["schedule"], arguments.out)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,8 @@ def make_tiny_study(root: Path) -> TinyStudy:
     ]
     for plan in plans:
         write_plan(study.plan_path(plan.entry), plan)
-    segmentation.prepare(cases_dir, plans, study.folder("prepared"), root / "work" / "preprocess")
+    plan_paths = [study.plan_path(plan.entry) for plan in plans]
+    segmentation.prepare(cases_dir, plan_paths, study.folder("prepared"), root / "work" / "preprocess")
     return study
 
 

@@ -1,6 +1,6 @@
 """Semantic segmentation: every voxel gets one class.
 
-The seven things a stage asks of a task: `fingerprint`, `plan`, `prepare`, `evaluate`, and, on what `training` gives,
+What stages ask of a task: `collect`, `fingerprint`, `plan`, `prepare`, `evaluate`, and, on what `training` gives,
 `batch` (batches), `loss_terms` (training step) and `validate`. Each function imports what it needs, because torch alone
 takes seconds and most stages do without.
 """
@@ -16,6 +16,24 @@ if TYPE_CHECKING:
     from pipelines.planning.plan import Plan
     from pipelines.tasks.segmentation_training import SegmentationTraining
 
+_DEFAULT_CONFIGURATION = "3d_fullres"
+
+
+def collect(source: str, dataset: str, out_dir: Path, num_folds: int) -> None:
+    """Check the data set, list its cases and split them.
+
+    Raises:
+        ValueError: fewer than two folds, or the data set is not sound.
+    """
+    from pipelines.cases.collect import collect_cases
+
+    if num_folds < 2:
+        raise ValueError(
+            f"split.num_folds is {num_folds}, but cases of family segmentation are split by cross-validation, where "
+            "each fold is validated by networks that saw the others; set split.num_folds to 2 or more"
+        )
+    collect_cases(source, dataset, out_dir, num_folds)
+
 
 def fingerprint(cases_dir: Path, out_dir: Path) -> None:
     """Take the fingerprint of the training cases and write it to `out_dir`."""
@@ -24,6 +42,15 @@ def fingerprint(cases_dir: Path, out_dir: Path) -> None:
 
     cases = [case for case in read_cases(cases_dir / "cases.parquet") if case.split == "train"]
     write_fingerprint(out_dir, take_fingerprint(cases, read_info(cases_dir / "dataset.json")))
+
+
+def configurations(fingerprint_dir: Path) -> list[str]:
+    """Configurations that the data set has, the one an entry takes unasked first."""
+    from pipelines.fingerprint.extract import read_fingerprint
+    from pipelines.planning import planner
+
+    served = planner.configurations(read_fingerprint(fingerprint_dir / "fingerprint.json"))
+    return sorted(served, key=_DEFAULT_CONFIGURATION.__ne__)
 
 
 def plan(
@@ -48,7 +75,7 @@ def plan(
             entry=entry_name,
             architecture=entry.architecture,
             variant=entry.variant,
-            configuration=entry.configuration,
+            configuration=entry.configuration or configurations(fingerprint_dir)[0],
             overrides=entry.overrides,
             fingerprint=read_fingerprint(fingerprint_dir / "fingerprint.json"),
             info=read_info(cases_dir / "dataset.json"),
@@ -72,21 +99,26 @@ def _plan_entry(**arguments: Any) -> Plan:
     return plan_entry(**arguments)
 
 
-def prepare(cases_dir: Path, plans: list[Plan], out_dir: Path, work_dir: Path) -> None:
+def prepare(cases_dir: Path, plan_paths: Sequence[Path], out_dir: Path, work_dir: Path) -> None:
     """Preprocess all cases for all plans into `out_dir`."""
     from pipelines.cases.case import read_cases
+    from pipelines.planning.plan import read_plan
     from pipelines.preprocessing.prepare import prepare_dataset
     from pipelines.tracking.provenance import code_digest
 
     digest = code_digest(["pipelines.preprocessing.prepare"])
+    plans = [read_plan(path) for path in plan_paths]
     prepare_dataset(read_cases(cases_dir / "cases.parquet"), plans, out_dir, work_dir, digest)
 
 
-def training(plan: Plan, cases: Sequence[dict[str, Any]], fold: int, seed: int, folder: Path) -> SegmentationTraining:
-    """One training of the entry; arguments as in `SegmentationTraining`."""
+def training(
+    plan_values: dict[str, Any], cases: Sequence[dict[str, Any]], fold: int, seed: int, folder: Path
+) -> SegmentationTraining:
+    """One training of the entry whose plan has these JSON values; other arguments as in `SegmentationTraining`."""
+    from pipelines.planning.plan import Plan
     from pipelines.tasks.segmentation_training import SegmentationTraining
 
-    return SegmentationTraining(plan, cases, fold, seed, folder)
+    return SegmentationTraining(Plan.from_values(plan_values), cases, fold, seed, folder)
 
 
 def evaluate(cases_dir: Path, index_path: Path, model_dir: Path, out_dir: Path, work_dir: Path) -> None:

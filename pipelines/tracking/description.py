@@ -31,6 +31,8 @@ def describe_run(
         "dvc.lock.digest": files_digest(lock) if lock.exists() else None,
     }
     optimizer = plan["optimizer"]
+    # A family without patches has none to tell.
+    patch = {"patch_size": "x".join(map(str, plan["patch_size"]))} if "patch_size" in plan else {}
     return RunDescription(
         experiment=plan["dataset"],
         entry=plan["entry"],
@@ -43,7 +45,7 @@ def describe_run(
         params={
             "architecture": plan["architecture"],
             "configuration": plan["configuration"],
-            "patch_size": "x".join(map(str, plan["patch_size"])),
+            **patch,
             "batch_size": plan["batch_size"],
             "optimizer": optimizer["name"],
             "learning_rate": optimizer["learning_rate"],

@@ -5,9 +5,21 @@ from __future__ import annotations
 from pipelines.tracking.provenance import import_closure
 from repro_models import registry
 
-# What these functions of a task do reaches a training only through the files they write, and those are
+# What these functions of a task do reaches a training through the files they write at most, and those are
 # dependencies of their own.
-_FILE_FUNCTIONS = ("fingerprint", "plan", "prepare", "evaluate")
+_FILE_FUNCTIONS = (
+    "collect",
+    "fingerprint",
+    "configurations",
+    "plan",
+    "_plan_entry",
+    "prepare",
+    "evaluate",
+    "reference_rows",
+    "dataset_facts",
+    "fingerprint_words",
+    "gallery",
+)
 
 
 def training_sources(family: str, architecture: str) -> dict[str, str]:

@@ -13,7 +13,6 @@ from safetensors.torch import save
 from torch import nn
 
 from pipelines.atomic_files import atomic_path, write_text
-from pipelines.planning.plan import Plan
 from pipelines.tasks.lookup import task_of
 from pipelines.tracking.events import EventLog
 from pipelines.training.loop import train
@@ -53,14 +52,14 @@ def run_training(
         wrap: what makes the network data parallel; None for a process alone.
     """
     torch.set_num_threads(num_threads)
-    plan = Plan.from_values(request.plan)
+    plan = request.plan
     task = task_of(request.family).training(plan, request.cases, request.fold, request.seed, Path(request.folder))
     event_log = EventLog(request.events_path) if world.rank == 0 else None
     if event_log and not request.events_path.exists():
         event_log.append(
             "run_start",
-            dataset=plan.dataset,
-            entry=plan.entry,
+            dataset=plan["dataset"],
+            entry=plan["entry"],
             fold=request.fold,
             seed=request.seed,
             digest=request.digest,
@@ -72,10 +71,10 @@ def run_training(
             task,
             run_dir=Path(request.run_dir),
             seed=request.seed,
-            optimizer=plan.optimizer,
-            schedule=plan.schedule,
-            clip_norm=plan.clip_norm,
-            budget=plan.budget,
+            optimizer=plan["optimizer"],
+            schedule=plan["schedule"],
+            clip_norm=plan["clip_norm"],
+            budget=plan["budget"],
             device=device or default_device(),
             world=world,
             event_log=event_log,

@@ -123,7 +123,7 @@ IMPOSSIBLE = [
     ({"architectures": ["a b"]}, "architectures has 'a b'; it becomes a file and stage name"),
     ({"datasets": {"x/y": {"source": "s"}}}, "datasets has 'x/y'; it becomes a file and stage name"),
     ({"architectures": ["nnunet", "nnunet"]}, "architectures names an entry twice: nnunet, nnunet"),
-    ({"split__num_folds": 1}, "split.num_folds is 1; it must be 2 or more"),
+    ({"split__num_folds": 0}, "split.num_folds is 0; it must be 1 or more"),
     ({"budget__steps": 0}, "budget.steps is 0; it must be 1 or more"),
     ({"budget__steps_per_epoch": 0}, "budget.steps_per_epoch is 0; it must be 1 or more"),
     ({"budget__validation_steps": 0}, "budget.validation_steps is 0; it must be 1 or more"),

@@ -114,7 +114,7 @@ def test_a_wrong_entry_is_told(
 def test_an_entry_that_params_do_not_name_is_the_architecture(tiny_study: TinyStudy) -> None:
     params = dataclasses.replace(tiny_study.params, entries={})
     params = dataclasses.replace(params, budget=dataclasses.replace(params.budget, memory_gib=1.0))
-    assert params.entry("nnunet") == Entry("segmentation/nnunet", None, "3d_fullres", {})
+    assert params.entry("nnunet") == Entry("segmentation/nnunet", None, None, {})
     assert planned(tiny_study, params, "nnunet").variant is None
 
 
@@ -135,3 +135,9 @@ def test_importing_the_task_loads_nothing_heavy() -> None:
     script = f"import sys, pipelines.tasks.segmentation; sys.exit([n for n in {heavy!r} if n in sys.modules] or 0)"
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_one_fold_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"split.num_folds is 1, but .* set split.num_folds to 2 or more"):
+        segmentation.collect("nowhere", DATASET, tmp_path, 1)
+    assert list(tmp_path.iterdir()) == []
