@@ -38,7 +38,7 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "training.optimizer.weight_decay": _NOT_NEGATIVE,
     "training.schedule.exponent": _NOT_NEGATIVE,
     "training.schedule.warmup_fraction": _BELOW_ONE,
-    "training.clip_norm": _POSITIVE,
+    "training.clip_norm": ("above 0, or null", lambda value: value is None or value > 0),
     "training.foreground_fraction": ("in [0, 1]", lambda value: 0 <= value <= 1),
     "training.max_batch_size": ("1 or more, or null", lambda value: value is None or value >= 1),
     "inference.overlap": _BELOW_ONE,
@@ -103,7 +103,7 @@ class Budget:
         minutes: minutes of one training.
         steps_per_epoch: steps between two validations (and checkpoints).
         validation_steps: batches of patches in one validation.
-        early_stop_epochs: stop after so many epochs without a better pseudo Dice; 0 never stops.
+        early_stop_epochs: stop after so many epochs without a better validation score; 0 never stops.
         memory_gib: device memory that patch and batch are planned for.
         folds: folds to train, None for all.
         seeds: one training per seed and fold.
@@ -122,12 +122,21 @@ class Budget:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Optimiser of a training; nnU-Net's by default."""
+    """Optimiser of a training; nnU-Net's by default.
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    Attributes:
+        name: `sgd` with Nesterov momentum, `adam` or `adamw`.
+        learning_rate: at the start; the schedule scales it.
+        momentum: of `sgd`.
+        weight_decay: coupled in `sgd` and `adam`, decoupled in `adamw`.
+        decayed: patterns of the names of the parameters that decay; `*` is all.
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.99
     weight_decay: float = 3e-5
+    decayed: list[str] = field(default_factory=lambda: ["*"])
 
 
 @dataclass(frozen=True)
@@ -135,12 +144,12 @@ class Schedule:
     """Learning rate over a training; nnU-Net's by default.
 
     Attributes:
-        name: polynomial decay, or cosine decay.
+        name: polynomial decay, cosine decay, or no decay.
         exponent: of the polynomial.
         warmup_fraction: part of the training over which the rate rises linearly.
     """
 
-    name: Literal["polynomial", "cosine"] = "polynomial"
+    name: Literal["polynomial", "cosine", "constant"] = "polynomial"
     exponent: float = 0.9
     warmup_fraction: float = 0.0
 
@@ -150,17 +159,20 @@ class Training:
     """Settings all entries share; an entry's overrides come last.
 
     Attributes:
+        recipe: `house` trains all entries by these settings; `paper` by what each architecture's paper says of
+            optimiser, schedule, steps and their end, where its file has it.
         optimizer: which, and its settings.
         schedule: of the learning rate.
-        clip_norm: largest norm of the gradient.
+        clip_norm: largest norm of the gradient, None for any.
         foreground_fraction: part of a batch that is centred on foreground.
         mirror_axes: `auto` leaves out left-right where two labels differ only in their side; or `all`, `none`, a list.
         max_batch_size: upper bound on the planned batch, None for none.
     """
 
+    recipe: Literal["house", "paper"] = "house"
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
-    clip_norm: float = 12.0
+    clip_norm: float | None = 12.0
     foreground_fraction: float = 0.33
     mirror_axes: str | list[int] = "auto"
     max_batch_size: int | None = None

@@ -14,12 +14,19 @@ class Measure:
         title: what tables and figures call it ("95 % Hausdorff distance (mm)").
         digits: decimals that are shown.
         is_larger_better: False for distances and errors.
+        is_headline: whether it stands in the ranking and gets figures; the others stand in the tables by class alone.
     """
 
     key: str
     title: str
     digits: int = 3
     is_larger_better: bool = True
+    is_headline: bool = True
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is: a value times the sign is always better when larger."""
+        return 1 if self.is_larger_better else -1
 
 
 @dataclass(frozen=True)

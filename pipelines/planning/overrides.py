@@ -10,8 +10,8 @@ from typing import Any
 
 from pipelines.planning.plan import as_tuples
 
-_OPTIMIZERS = ("sgd", "adamw")
-_SCHEDULES = ("polynomial", "cosine")
+_OPTIMIZERS = ("sgd", "adam", "adamw")
+_SCHEDULES = ("polynomial", "cosine", "constant")
 
 
 def _is_number(value: Any) -> bool:
@@ -38,12 +38,12 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "three numbers above 0, for z, y and x",
         lambda value: isinstance(value, list) and len(value) == 3 and all(_is_number(v) and v > 0 for v in value),
     ),
-    "optimizer": ("sgd, adamw, or a mapping of the optimiser's settings", _is_named(_OPTIMIZERS)),
+    "optimizer": ("sgd, adam, adamw, or a mapping of the optimiser's settings", _is_named(_OPTIMIZERS)),
     "learning_rate": ("a number above 0", lambda value: _is_number(value) and value > 0),
     "momentum": ("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1),
     "weight_decay": ("a number, 0 or above", lambda value: _is_number(value) and value >= 0),
-    "schedule": ("polynomial, cosine, or a mapping of the schedule's settings", _is_named(_SCHEDULES)),
-    "clip_norm": ("a number above 0", lambda value: _is_number(value) and value > 0),
+    "schedule": ("polynomial, cosine, constant, or a mapping of the schedule's settings", _is_named(_SCHEDULES)),
+    "clip_norm": ("a number above 0, or null", lambda value: value is None or (_is_number(value) and value > 0)),
     "foreground_fraction": ("a number in [0, 1]", lambda value: _is_number(value) and 0 <= value <= 1),
     "mirror_axes": (
         "auto, all, none or a list of axes",

@@ -64,9 +64,10 @@ class Plan:
         is_batch_dice: whether Dice sums run over the batch before they are divided.
         is_dummy_2d: whether patches are rotated and scaled slice by slice.
         mirror_axes: axes of the patch along which it may be mirrored.
-        optimizer: keys name (`sgd`, `adamw`), learning_rate, momentum, weight_decay.
-        schedule: keys name (`polynomial`, `cosine`), exponent, warmup_fraction.
-        clip_norm: largest norm of the gradient.
+        optimizer: keys name (`sgd`, `adam`, `adamw`), learning_rate, momentum, weight_decay, decayed (patterns of
+            parameter names).
+        schedule: keys name (`polynomial`, `cosine`, `constant`), exponent, warmup_fraction.
+        clip_norm: largest norm of the gradient, None for any.
         budget: keys kind, steps, minutes, steps_per_epoch, validation_steps, early_stop_epochs.
         num_folds: folds of the data set.
         folds: folds to train.
@@ -99,7 +100,7 @@ class Plan:
     mirror_axes: tuple[int, ...]
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
-    clip_norm: float
+    clip_norm: float | None
     budget: dict[str, Any]
     num_folds: int
     folds: list[int]

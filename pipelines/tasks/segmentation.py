@@ -1,7 +1,7 @@
 """Semantic segmentation: every voxel gets one class.
 
 What stages ask of a task: `collect`, `fingerprint`, `plan`, `prepare`, `evaluate`, and, on what `training` gives,
-`batch` (batches), `loss_terms` (training step) and `validate`. Each function imports what it needs, because torch alone
+`batch` (batches), `loss_terms` (training step) and `validate`; `compare` asks for what stands below `evaluate`. Each function imports what it needs, because torch alone
 takes seconds and most stages do without.
 """
 
@@ -11,12 +11,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.evaluation.measures import DatasetFacts, Measure
+
 if TYPE_CHECKING:
+    from pipelines.evaluation.gallery import OverlayCase
     from pipelines.params import Study
     from pipelines.planning.plan import Plan
     from pipelines.tasks.segmentation_training import SegmentationTraining
 
+SCORE = "pseudo_dice"
 _DEFAULT_CONFIGURATION = "3d_fullres"
+
+# What the report of this family compares.
+MEASURES = (
+    Measure("dice", "Dice"),
+    Measure("iou", "IoU", is_headline=False),
+    Measure("hd95_mm", "HD95 mm", digits=2, is_larger_better=False),
+    Measure("assd_mm", "ASSD mm", digits=2, is_larger_better=False, is_headline=False),
+    Measure("nsd", "NSD"),
+)
+RANKED_SPLIT = "validation"
+REFERENCE = ("intensity_classifier", "a classifier that sees one voxel's intensity and nothing else")
+UNIT = "case"
+VALIDATION_CURVE = ("val_pseudo_dice", "Pseudo Dice of the validation fold")
 
 
 def collect(source: str, dataset: str, out_dir: Path, num_folds: int) -> None:
@@ -66,6 +83,11 @@ def plan(
 
     entry = study.entry(entry_name)
     assert entry.architecture
+    if study.training.recipe == "paper":
+        raise ValueError(
+            f"training.recipe is paper, but {entry.architecture} has no recipe of its paper; set training.recipe to "
+            "house and give the entry its settings under overrides"
+        )
     cases = [case for case in read_cases(cases_dir / "cases.parquet") if case.split == "train"]
     budget = dataclasses.asdict(study.budget)
     return run_where_warm(
@@ -130,3 +152,55 @@ def evaluate(cases_dir: Path, index_path: Path, model_dir: Path, out_dir: Path, 
     from pipelines.evaluation.prediction import evaluate_model
 
     evaluate_model(cases_dir, index_path, model_dir, out_dir, work_dir)
+
+
+def reference_rows(study: Study, cases_dir: Path) -> list[dict[str, Any]]:
+    """Score rows of the intensity classifier, out of fold and on the test cases."""
+    from pipelines.cases.case import read_cases, read_info
+    from pipelines.evaluation.intensity_classifier import intensity_classifier_rows
+
+    info = read_info(cases_dir / "dataset.json")
+    return intensity_classifier_rows(
+        read_cases(cases_dir / "cases.parquet"),
+        info.labels,
+        study.folds(),
+        study.evaluation.tolerance_mm,
+        info.ignore_label,
+    )
+
+
+def dataset_facts(cases_dir: Path) -> DatasetFacts:
+    """Name, labels, and how many cases of what."""
+    from pipelines.cases.case import read_cases, read_info
+
+    info, cases = read_info(cases_dir / "dataset.json"), read_cases(cases_dir / "cases.parquet")
+    training, test = ([case for case in cases if case.split == split] for split in ("train", "test"))
+    counts = f"{len(training)} training cases of {len({case.patient for case in training})} patients"
+    if test:
+        counts += f", {len(test)} test cases"
+    classes = [name for name, value in sorted(info.labels.items(), key=lambda item: item[1]) if value]
+    facts = [counts, f"channels: {', '.join(info.channels)}", f"classes: {', '.join(classes)}"]
+    return DatasetFacts(info.name, info.labels, [*facts, info.description] if info.description else facts)
+
+
+def fingerprint_words(fingerprint_dir: Path) -> list[str]:
+    """The fingerprint of the training cases in sentences."""
+    from pipelines.fingerprint.extract import read_fingerprint
+    from pipelines.fingerprint.words import sentences
+
+    return sentences(read_fingerprint(fingerprint_dir / "fingerprint.json"))
+
+
+def gallery(scores_of_leader: list[dict[str, Any]], cases_dir: Path, results_dir: Path) -> list[OverlayCase]:
+    """Best, median and worst out-of-fold case of the leading entry.
+
+    Args:
+        scores_of_leader: its score rows.
+        cases_dir: `cases/D`.
+        results_dir: `results/D/A` of the leader.
+    """
+    from pipelines.cases.case import read_cases
+    from pipelines.evaluation.gallery import read_overlays
+
+    cases = read_cases(cases_dir / "cases.parquet")
+    return read_overlays(scores_of_leader, cases, results_dir / "predictions", MEASURES[0].key)

@@ -14,6 +14,7 @@ from pipelines.augmentation.pipeline import training_augmentation
 from pipelines.planning.network import build_network
 from pipelines.planning.plan import Plan
 from pipelines.preprocessing.shards import open_case
+from pipelines.tasks.segmentation import SCORE
 from repro_models.losses.deep_supervision import deep_supervision_weights, downsample_target
 from repro_models.losses.dice_cross_entropy import DiceCrossEntropy
 
@@ -31,6 +32,8 @@ class SegmentationTraining:
         seed: of weights, patches and augmentation.
         folder: what the files of `cases` are relative to.
     """
+
+    score_name = SCORE
 
     def __init__(self, plan: Plan, cases: Sequence[dict[str, Any]], fold: int, seed: int, folder: Path) -> None:
         self.plan = plan
@@ -140,4 +143,4 @@ class SegmentationTraining:
         hits, false_positives, misses = counts.unbind(1)
         dice = 2 * hits / (2 * hits + false_positives + misses)
         scores = {f"dice_{self._class_names[value]}": score.item() for value, score in zip(values, dice, strict=True)}
-        return {"loss": sum(losses) / len(losses), "pseudo_dice": dice.nanmean().item(), **scores}
+        return {"loss": sum(losses) / len(losses), SCORE: dice.nanmean().item(), **scores}

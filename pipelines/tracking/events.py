@@ -2,7 +2,8 @@
 
 Kinds of event, beside `kind` and `time` (seconds since 1970):
     run_start: dataset, entry, fold, seed, digest, params (flat dictionary). Once, also where the training was resumed.
-    epoch: step (optimiser steps done), epoch, metrics (`train/…` and `val/…` to number), seconds.
+    epoch: step (optimiser steps done), epoch, metrics (`train/…` and `val/…` to number), score (what says which epoch
+        is better; higher is), seconds.
     run_end: status ("finished" or "failed"), seconds.
 """
 

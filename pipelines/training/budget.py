@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.training.early_stop import RULES
+
 KINDS = ("steps", "minutes")
 
 
@@ -17,10 +19,11 @@ class TrainingBudget:
         steps: optimiser steps in all.
         minutes: time in all, validation included, over all parts of an interrupted training.
         steps_per_epoch: an epoch ends with a validation and a saved state.
-        early_stop_epochs: stop after so many epochs without a better score; 0 never stops early.
+        early_stop_epochs: how many epochs the rule looks back; 0 never stops early.
+        early_stop_rule: see `pipelines.training.early_stop`.
 
     Raises:
-        ValueError: the kind is unknown or an amount is not positive.
+        ValueError: the kind or the rule is unknown, or an amount is not positive.
     """
 
     kind: str
@@ -28,10 +31,13 @@ class TrainingBudget:
     minutes: float
     steps_per_epoch: int
     early_stop_epochs: int
+    early_stop_rule: str = "score"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"budget kind {self.kind!r} is unknown; choose one of {', '.join(KINDS)}")
+        if self.early_stop_rule not in RULES:
+            raise ValueError(f"early_stop_rule {self.early_stop_rule!r} is unknown; choose one of {', '.join(RULES)}")
         for name in (self.kind, "steps_per_epoch"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"budget {name} is {getattr(self, name)} but must be positive; correct the budget")
@@ -45,6 +51,7 @@ class TrainingBudget:
             minutes=budget["minutes"],
             steps_per_epoch=budget["steps_per_epoch"],
             early_stop_epochs=budget["early_stop_epochs"],
+            early_stop_rule=budget.get("early_stop_rule", "score"),
         )
 
     @property

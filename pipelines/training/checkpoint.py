@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,14 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     device: torch.device,
+    best_network: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write `run_dir/state.pt`, whole or not at all."""
+    """Write `run_dir/state.pt`, whole or not at all; `best_network` is the state dict of the best epoch, if kept."""
     state = {
         "network": network.state_dict(),
+        "best_network": best_network,
         "optimizer": optimizer.state_dict(),
-        "progress": asdict(progress),
+        "progress": progress.values(),
         "torch_random": torch.get_rng_state(),
         "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
@@ -39,8 +40,9 @@ def save_state(
 def load_state(run_dir: Path, is_mapped: bool = False) -> dict[str, Any] | None:
     """Read `run_dir/state.pt` to the CPU; None when there is none.
 
-    Keys: `network`, `optimizer` (state dicts), `progress` (fields of `Progress`), `torch_random`, `cuda_random`
-    (generator states; the latter None without CUDA). Only tensors and plain values are read, never code.
+    Keys: `network`, `optimizer` (state dicts), `best_network` (state dict of the best epoch, None where it is not
+    kept), `progress` (values of `Progress`), `torch_random`, `cuda_random` (generator states; the latter None without
+    CUDA). Only tensors and plain values are read, never code.
 
     Args:
         run_dir: folder of the training.
@@ -68,7 +70,7 @@ def restore_state(
     torch.set_rng_state(state["torch_random"])
     if device.type == "cuda" and state["cuda_random"] is not None:
         torch.cuda.set_rng_state(state["cuda_random"], device)
-    return Progress(**state["progress"])
+    return Progress.from_values(state["progress"])
 
 
 def is_finished(run_dir: Path) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pipelines.tasks.lookup import task_of
 from pipelines.tracking.events import epochs, read_events
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _POLL_SECONDS = 1.0
 
 @contextmanager
 def fold_bars(requests: list[TrainingRequest]) -> Iterator[None]:
-    """Draw one bar per training while the block runs: progress, loss, pseudo Dice, time left."""
+    """Draw one bar per training while the block runs: progress, loss, score, time left."""
     is_over = threading.Event()
     thread = threading.Thread(target=_draw, args=(requests, is_over), daemon=True)
     thread.start()
@@ -44,17 +45,14 @@ def _draw(requests: list[TrainingRequest], is_over: threading.Event) -> None:
         for bar, request in zip(bars, requests, strict=True):
             told = epochs(read_events(request.events_path))
             if told:
-                _advance(bar, told[-1])
+                _advance(bar, told[-1], task_of(request.family).SCORE)
     for bar in bars:
         bar.close()
 
 
-def _advance(bar: tqdm[Any], epoch: dict[str, Any]) -> None:
+def _advance(bar: tqdm[Any], epoch: dict[str, Any], score_name: str) -> None:
     done = epoch["step"] if bar.unit == "step" else min(round(epoch["seconds"]), bar.total)
     metrics = epoch["metrics"]
-    bar.set_postfix(
-        loss=f"{metrics['train/loss']:.3f}",
-        pseudo_dice=f"{metrics.get('val/pseudo_dice', float('nan')):.3f}",
-        refresh=False,
-    )
+    score = metrics.get(f"val/{score_name}", float("nan"))
+    bar.set_postfix({"loss": f"{metrics['train/loss']:.3f}", score_name: f"{score:.3f}"}, refresh=False)
     bar.update(done - bar.n)

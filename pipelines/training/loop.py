@@ -5,6 +5,7 @@ Epochs only cut the training into parts: each ends with a validation, a row of h
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from pipelines.training.budget import TrainingBudget
 from pipelines.training.checkpoint import load_state, restore_state, save_state
 from pipelines.training.divergence import check_finite
+from pipelines.training.early_stop import is_over
 from pipelines.training.interruption import Interruption
 from pipelines.training.optimizer import build_optimizer, set_learning_rate
 from pipelines.training.precision import autocast, place
@@ -40,13 +42,14 @@ class TrainingResult:
     """What a training gives.
 
     Args:
-        network: state dict of the bare network after the last step, on the CPU.
+        network: state dict of the bare network on the CPU, after the last step, or of the best epoch if that is kept.
         history: a row per epoch: `epoch` (from 0), `step` (done by its end), `train_loss` (mean over its steps),
             `learning_rate` (of its last step), `seconds` (since the start of the training), and what the validation
             gave under `val_…` (rank 0 only).
         num_steps: optimiser steps done.
         seconds: time taken, over all parts of an interrupted training.
         stopped_early: whether the score had stopped improving before the budget was spent.
+        kept_epoch: whose weights these are, from 0.
     """
 
     network: dict[str, Tensor]
@@ -54,6 +57,7 @@ class TrainingResult:
     num_steps: int
     seconds: float
     stopped_early: bool
+    kept_epoch: int | None
 
 
 def train(
@@ -63,10 +67,11 @@ def train(
     seed: int,
     optimizer: dict[str, Any],
     schedule: dict[str, Any],
-    clip_norm: float,
+    clip_norm: float | None,
     budget: dict[str, Any],
     device: torch.device,
     description: str,
+    keeps_best: bool = False,
     world: World | None = None,
     event_log: AppendsEvents | None = None,
     wrap: Callable[[nn.Module], nn.Module] | None = None,
@@ -83,12 +88,13 @@ def train(
         seed: of the initial weights and of what the network draws.
         optimizer: arguments of `build_optimizer`.
         schedule: arguments of `Schedule`.
-        clip_norm: largest Euclidean norm of the gradient.
+        clip_norm: largest Euclidean norm of the gradient; None for any.
         budget: fields of `TrainingBudget`; other keys are not looked at.
         device: where to train.
         description: names the run in the progress bar and in errors.
+        keeps_best: give the weights of the best epoch (see `pipelines.training.early_stop`), not the last ones.
         world: this rank among those that share the training; None is a process alone.
-        event_log: told each epoch by rank 0 (kind `epoch`; `step`, `epoch`, `metrics`, `seconds`).
+        event_log: told each epoch by rank 0 (kind `epoch`; `step`, `epoch`, `metrics`, `score`, `seconds`).
         wrap: makes the network one that averages gradients over ranks (`DistributedDataParallel`).
         shows_progress: False where several trainings run side by side.
 
@@ -102,12 +108,13 @@ def train(
     indices = world.shares(task.batch_size)
     saved = load_state(run_dir)
     if saved is not None and saved["progress"]["is_finished"]:
-        return _result(saved["network"], Progress(**saved["progress"]))
+        return _result(saved["network"], saved["best_network"], Progress.from_values(saved["progress"]))
 
     torch.manual_seed(seed)
     network = place(task.build_network(), device)
-    torch_optimizer = build_optimizer(network.parameters(), **optimizer)
+    torch_optimizer = build_optimizer(network.named_parameters(), **optimizer)
     progress = Progress() if saved is None else restore_state(saved, network, torch_optimizer, device)
+    best_network = None if saved is None else saved["best_network"]
     _check_same_start(progress.step, run_dir, world, device)
     model = network if wrap is None else wrap(network)
     model.train()
@@ -119,7 +126,7 @@ def train(
     with (
         Interruption() as interruption,
         BatchPrefetch(load, limit.has_step) as batches,
-        ProgressBar(description, limit, progress, is_shown=shows_progress and is_first) as bar,
+        ProgressBar(description, limit, progress, task.score_name, is_shown=shows_progress and is_first) as bar,
     ):
         started = time.monotonic() - progress.elapsed_s
         while not progress.is_finished:
@@ -143,8 +150,12 @@ def train(
             if progress.step % limit.steps_per_epoch == 0 or limit.is_spent(progress.step, progress.elapsed_s):
                 scores = _validate(task, network, len(progress.history), device) if is_first else {}
                 model.train()
-                metrics = progress.end_epoch(learning_rate, scores)
-                is_stale = 0 < limit.early_stop_epochs <= progress.num_epochs_since_best
+                metrics = progress.end_epoch(learning_rate, scores, task.score_name, limit.early_stop_rule)
+                epoch = len(progress.history) - 1
+                if keeps_best and progress.best.epoch == epoch:
+                    best_network = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+                losses = [row.get("val_loss", row["train_loss"]) for row in progress.history]
+                is_stale = is_over(limit.early_stop_rule, limit.early_stop_epochs, progress.best, losses)
                 # The others, who know no scores, wait here for the validation and take over its verdict.
                 num_stale, num_interrupted, elapsed_s = world.sum_numbers(
                     [is_first and is_stale, interruption.is_requested, is_first * (time.monotonic() - started)], device
@@ -155,18 +166,20 @@ def train(
                 progress.is_finished = num_stale > 0 or is_spent
                 bar.show(progress, loss)
                 if is_first and event_log is not None:
-                    epoch = len(progress.history) - 1
-                    event_log.append("epoch", step=progress.step, epoch=epoch, metrics=metrics, seconds=elapsed_s)
+                    score = scores.get(task.score_name, -losses[-1])
+                    event_log.append(
+                        "epoch", step=progress.step, epoch=epoch, metrics=metrics, score=score, seconds=elapsed_s
+                    )
                 has_new_state = True
             else:
                 has_new_state = num_interrupted > 0
             if has_new_state and is_first:
-                save_state(run_dir, network, torch_optimizer, progress, device)
+                save_state(run_dir, network, torch_optimizer, progress, device, best_network)
             if num_interrupted:
                 # No rank leaves before the state is on disk: the first to go may take the others with it.
                 world.sum_numbers([0], device)
                 raise KeyboardInterrupt
-    return _result(network.state_dict(), progress)
+    return _result(network.state_dict(), best_network, progress)
 
 
 def _take_step(
@@ -175,7 +188,7 @@ def _take_step(
     batch: Batch,
     num_samples: int,
     optimizer: torch.optim.Optimizer,
-    clip_norm: float,
+    clip_norm: float | None,
     device: torch.device,
     world: World,
 ) -> tuple[float, float]:
@@ -187,7 +200,7 @@ def _take_step(
     # global loss needs no factor: its sums were summed over ranks, and so were their gradients.
     loss = sample_mean_loss * (num_samples * world.size / task.batch_size) + global_loss
     loss.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if clip_norm is None else clip_norm)
     optimizer.step()
     # Read after the update is queued, so that a GPU does not idle; a bad update is never saved.
     values: list[float] = torch.stack([loss.detach().float(), norm.float()]).tolist()
@@ -209,11 +222,13 @@ def _check_same_start(step: int, run_dir: Path, world: World, device: torch.devi
         )
 
 
-def _result(network: dict[str, Tensor], progress: Progress) -> TrainingResult:
+def _result(network: dict[str, Tensor], best_network: dict[str, Tensor] | None, progress: Progress) -> TrainingResult:
+    kept = network if best_network is None else best_network
     return TrainingResult(
-        network={name: tensor.detach().cpu().clone() for name, tensor in network.items()},
+        network={name: tensor.detach().cpu().clone() for name, tensor in kept.items()},
         history=progress.history,
         num_steps=progress.step,
         seconds=progress.elapsed_s,
         stopped_early=progress.has_stopped_early,
+        kept_epoch=len(progress.history) - 1 if best_network is None else progress.best.epoch,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipelines.training.early_stop import BestSoFar
 
 
 @dataclass
@@ -17,8 +19,7 @@ class Progress:
         epoch_loss_sum: sum of their losses.
         epoch_duration_s: time they took.
         epoch_start: share of the training, 0 to 1, that was done when the epoch began.
-        best_score: highest score of an epoch.
-        num_epochs_since_best: epochs that came after that one.
+        best: what the epochs have reached.
         history: a row per epoch.
         is_finished: whether nothing is left to do.
         has_stopped_early: whether it finished before the budget was spent.
@@ -30,11 +31,19 @@ class Progress:
     epoch_loss_sum: float = 0.0
     epoch_duration_s: float = 0.0
     epoch_start: float = 0.0
-    best_score: float = -math.inf
-    num_epochs_since_best: int = 0
+    best: BestSoFar = field(default_factory=BestSoFar)
     history: list[dict[str, float]] = field(default_factory=list)
     is_finished: bool = False
     has_stopped_early: bool = False
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Progress:
+        """Inverse of `values`."""
+        return cls(**values | {"best": BestSoFar(**values["best"])})
+
+    def values(self) -> dict[str, Any]:
+        """All attributes as plain values."""
+        return asdict(self)
 
     def add_step(self, loss: float, duration_s: float, elapsed_s: float) -> None:
         """Count a step, which took `duration_s` and ended `elapsed_s` after the start of the training."""
@@ -44,14 +53,19 @@ class Progress:
         self.epoch_loss_sum += loss
         self.epoch_duration_s += duration_s
 
-    def end_epoch(self, learning_rate: float, scores: dict[str, float]) -> dict[str, float]:
+    def end_epoch(
+        self, learning_rate: float, scores: dict[str, float], score_name: str, early_stop_rule: str
+    ) -> dict[str, float]:
         """Add a row of history and begin the next epoch.
 
-        The score of the epoch is `pseudo_dice`, else minus the validation's `loss`, else minus the training loss.
+        The score of the epoch is the one called `score_name`, else minus the validation's `loss`, else minus the
+        training loss.
 
         Args:
             learning_rate: of the last step.
             scores: what the validation gave.
+            score_name: key of the score that decides which epoch is better.
+            early_stop_rule: see `pipelines.training.early_stop`.
 
         Returns:
             `train/loss`, `train/learning_rate`, `train/seconds_per_step`, and `scores` under `val/…`.
@@ -66,9 +80,8 @@ class Progress:
             "seconds": self.elapsed_s,
         }
         self.history.append(row | {f"val_{name}": value for name, value in scores.items()})
-        score = scores.get("pseudo_dice", -scores.get("loss", train_loss))
-        self.num_epochs_since_best = 0 if score > self.best_score else self.num_epochs_since_best + 1
-        self.best_score = max(self.best_score, score)
+        loss = scores.get("loss", train_loss)
+        self.best.end_epoch(early_stop_rule, len(self.history) - 1, scores.get(score_name, -loss), loss)
         self.epoch_num_steps = 0
         self.epoch_loss_sum = 0.0
         self.epoch_duration_s = 0.0

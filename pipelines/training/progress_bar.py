@@ -11,10 +11,13 @@ from pipelines.training.progress import Progress
 
 
 class ProgressBar:
-    """A context that shows, on standard error, the share of the budget spent, the time left, loss and pseudo Dice."""
+    """A context that shows, on standard error, the share of the budget spent, the time left, loss and score."""
 
-    def __init__(self, description: str, limit: TrainingBudget, progress: Progress, is_shown: bool) -> None:
+    def __init__(
+        self, description: str, limit: TrainingBudget, progress: Progress, score_name: str, is_shown: bool
+    ) -> None:
         self._limit = limit
+        self._score_name = score_name
         self._bar = tqdm(
             desc=description,
             total=limit.amount,
@@ -34,7 +37,7 @@ class ProgressBar:
     def show(self, progress: Progress, loss: float) -> None:
         """Move to where `progress` stands; `loss` is that of the last step."""
         values = {"step": str(progress.step), "loss": f"{loss:.4f}"}
-        if progress.history and "val_pseudo_dice" in progress.history[-1]:
-            values["pseudo_dice"] = f"{progress.history[-1]['val_pseudo_dice']:.4f}"
+        if progress.history and f"val_{self._score_name}" in progress.history[-1]:
+            values[self._score_name] = f"{progress.history[-1][f'val_{self._score_name}']:.4f}"
         self._bar.set_postfix(values, refresh=False)
         self._bar.update(self._limit.spent(progress.step, progress.elapsed_s) - self._bar.n)

@@ -1,7 +1,7 @@
 """Learning rate schedules: what share of the initial learning rate applies at a point of the training.
 
 `polynomial` is nnU-Net's rule (Isensee et al., 2021): `(1 - progress) ** 0.9`, evaluated at the start of each epoch.
-`cosine` is half a cosine from one to zero (Loshchilov and Hutter, 2017, without restarts).
+`cosine` is half a cosine from one to zero (Loshchilov and Hutter, 2017, without restarts). `constant` is one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-NAMES = ("polynomial", "cosine")
+NAMES = ("polynomial", "cosine", "constant")
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Schedule:
     """A pure function of progress.
 
     Args:
-        name: `polynomial` or `cosine`.
-        exponent: of the polynomial; the cosine has none.
+        name: `polynomial`, `cosine` or `constant`.
+        exponent: of the polynomial; the others have none.
         warmup_fraction: share of the training, 0 to below 1, over which the rate rises linearly from zero; the named
             curve spans what is left.
 
@@ -51,4 +51,6 @@ class Schedule:
         after_warmup = (progress - self.warmup_fraction) / (1 - self.warmup_fraction)
         if self.name == "cosine":
             return (1 + math.cos(math.pi * after_warmup)) / 2
+        if self.name == "constant":
+            return 1.0
         return float((1 - after_warmup) ** self.exponent)

@@ -74,6 +74,7 @@ def run_training(
             optimizer=plan["optimizer"],
             schedule=plan["schedule"],
             clip_norm=plan["clip_norm"],
+            keeps_best=plan.get("keeps_best", False),
             budget=plan["budget"],
             device=device or default_device(),
             world=world,
@@ -95,6 +96,7 @@ def run_training(
         "num_steps": result.num_steps,
         "seconds": result.seconds,
         "stopped_early": result.stopped_early,
+        "kept_epoch": result.kept_epoch,
         "history": result.history,
     }
     write_text(Path(request.run_dir) / "summary.json", json.dumps(summary) + "\n")

@@ -13,6 +13,10 @@ class TrainingTask(Protocol):
     """A network, its batches, its loss and its validation."""
 
     @property
+    def score_name(self) -> str:
+        """Key of the score (higher is better) by which `validate` says which epoch is better."""
+
+    @property
     def batch_size(self) -> int:
         """Samples in a global batch, over all ranks."""
 
@@ -38,5 +42,5 @@ class TrainingTask(Protocol):
     def validate(self, network: nn.Module, epoch: int, device: torch.device) -> dict[str, float]:
         """Score the network, which is in evaluation mode, without gradients and under autocast; rank 0 only.
 
-        `pseudo_dice` (higher is better), else `loss` (lower is better), decides about early stopping.
+        The score called `score_name`, else `loss` (lower is better), decides about early stopping and the best epoch.
         """

@@ -139,7 +139,7 @@ IMPOSSIBLE = [
     ({"budget__seeds": [-1]}, "budget.seeds has -1; a seed is 0 or more"),
     ({"training__max_batch_size": 0}, "training.max_batch_size is 0; it must be 1 or more, or null"),
     ({"training__foreground_fraction": 1.5}, "training.foreground_fraction is 1.5; it must be in [0, 1]"),
-    ({"training__clip_norm": 0}, "training.clip_norm is 0.0; it must be above 0"),
+    ({"training__clip_norm": 0}, "training.clip_norm is 0.0; it must be above 0, or null"),
     ({"training__optimizer": {"learning_rate": 0}}, "training.optimizer.learning_rate is 0.0; it must be above 0"),
     ({"training__optimizer": {"momentum": 1}}, "training.optimizer.momentum is 1.0; it must be in [0, 1)"),
     ({"training__optimizer": {"weight_decay": -1}}, "training.optimizer.weight_decay is -1.0; it must be 0 or more"),

@@ -30,6 +30,8 @@ def nothing(step: int) -> None:
 class FakeTask:
     """Label = sign of the first channel, learned by two convolutions with dropout between them."""
 
+    score_name = "pseudo_dice"
+
     def __init__(
         self,
         batch_size: int = 3,
@@ -82,7 +84,8 @@ STEPS = 11
 
 def fit(task: FakeTask, run_dir: Path, **changes: Any) -> TrainingResult:
     """Train for eleven steps in epochs of four; `changes` replace arguments of `train`, or fields of the budget."""
-    budget = {"kind": "steps", "steps": STEPS, "minutes": 1, "steps_per_epoch": 4, "early_stop_epochs": 0}
+    budget = {"kind": "steps", "steps": STEPS, "minutes": 1, "steps_per_epoch": 4}
+    budget |= {"early_stop_epochs": 0, "early_stop_rule": "score"}
     budget = {name: changes.pop(name, value) for name, value in budget.items()}
     arguments: dict[str, Any] = {
         "run_dir": run_dir,

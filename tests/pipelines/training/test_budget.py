@@ -43,6 +43,7 @@ def test_only_a_budget_of_steps_knows_its_last_step() -> None:
     ("change", "message"),
     [
         ({"kind": "hours"}, "'hours' is unknown; choose one of steps, minutes"),
+        ({"early_stop_rule": "luck"}, "'luck' is unknown; choose one of score, score_and_loss, mean_loss"),
         ({"steps": 0}, "steps is 0 but must be positive"),
         ({"kind": "minutes", "minutes": -1}, "minutes is -1 but must be positive"),
         ({"steps_per_epoch": 0}, "steps_per_epoch is 0"),

@@ -35,6 +35,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert torch.equal(other_network.weight, network.weight)
     momentum = [o.state_dict()["state"][0]["momentum_buffer"] for o in (optimizer, other_optimizer)]
     assert torch.equal(*momentum)
+    assert state["best_network"] is None
     assert (restored.step, restored.elapsed_s, restored.history[0]["epoch"]) == (5, 1.5, 0)
 
 

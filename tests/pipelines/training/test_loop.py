@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from pipelines.training.checkpoint import STATE_FILE, is_finished, load_state
 from pipelines.training.loop import TrainingResult
@@ -188,6 +189,58 @@ def test_it_stops_when_the_score_no_longer_improves(tmp_path: Path) -> None:
     result = fit(FakeTask(scores=scores), tmp_path, steps=20, early_stop_epochs=2)
     assert (result.num_steps, result.stopped_early, len(result.history)) == (16, True, 4)
     assert is_finished(tmp_path)
+
+
+def test_it_stops_when_the_loss_is_above_its_mean(tmp_path: Path) -> None:
+    scores = [{"loss": value} for value in (4, 3, 2, 2.4, 9, 9)]
+    budget = {"steps": 24, "early_stop_epochs": 2, "early_stop_rule": "mean_loss"}
+    result = fit(FakeTask(scores=scores), tmp_path, **budget)
+    assert (result.num_steps, result.stopped_early) == (20, True)
+
+
+SCORES = [{"pseudo_dice": value} for value in (0.1, 0.3, 0.2)]
+
+
+class Recording(FakeTask):
+    """Keeps the weights of every epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(scores=SCORES)
+        self.states: list[dict[str, Tensor]] = []
+
+    def validate(self, network: nn.Module, epoch: int, device: torch.device) -> dict[str, float]:
+        self.states.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return super().validate(network, epoch, device)
+
+
+@pytest.mark.parametrize(("keeps_best", "epoch"), [(True, 1), (False, 2)])
+def test_the_weights_are_those_of_the_best_epoch_if_asked_for(tmp_path: Path, keeps_best: bool, epoch: int) -> None:
+    task = Recording()
+    result = fit(task, tmp_path, keeps_best=keeps_best)
+    assert result.kept_epoch == epoch
+    assert all(torch.equal(tensor, task.states[epoch][name]) for name, tensor in result.network.items())
+    assert any(not torch.equal(tensor, task.states[3 - epoch][name]) for name, tensor in result.network.items())
+    again = fit(task, tmp_path, keeps_best=keeps_best)
+    _assert_same(again, result)
+    assert again.kept_epoch == epoch
+
+
+@pytest.mark.parametrize("stop", range(0, STEPS, 3))
+def test_the_best_weights_outlive_an_interruption(tmp_path: Path, stop: int) -> None:
+    def interrupt(step: int) -> None:
+        if step == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(FakeTask(scores=SCORES, before_batch=interrupt), tmp_path / "stopped", keeps_best=True)
+    stopped = fit(FakeTask(scores=SCORES), tmp_path / "stopped", keeps_best=True)
+    _assert_same(stopped, fit(FakeTask(scores=SCORES), tmp_path / "through", keeps_best=True))
+    assert stopped.kept_epoch == 1
+
+
+def test_any_gradient_may_pass_where_none_is_clipped(tmp_path: Path) -> None:
+    free = fit(FakeTask(), tmp_path / "free", clip_norm=None)
+    _assert_same(free, fit(FakeTask(), tmp_path / "wide", clip_norm=1e30))
 
 
 def test_a_stop_in_the_last_epoch_is_not_early(tmp_path: Path) -> None:

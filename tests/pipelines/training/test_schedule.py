@@ -17,6 +17,11 @@ def test_cosine_falls_from_one_to_zero(progress: float, factor: float) -> None:
     assert Schedule("cosine").factor(progress) == pytest.approx(factor)
 
 
+@pytest.mark.parametrize("progress", [0, 0.5, 1])
+def test_constant_stays(progress: float) -> None:
+    assert Schedule("constant").factor(progress) == 1
+
+
 @pytest.mark.parametrize("name", ["cosine", "polynomial"])
 @pytest.mark.parametrize(("progress", "factor"), [(0, 0), (0.05, 0.25), (0.15, 0.75), (0.2, 1), (1, 0)], ids=str)
 def test_warm_up_rises_linearly_and_the_curve_spans_the_rest(name: str, progress: float, factor: float) -> None:
@@ -40,7 +45,7 @@ def test_only_the_plain_polynomial_stands_still_in_an_epoch(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "step"}, "'step' is unknown; choose one of polynomial, cosine"),
+        ({"name": "step"}, "'step' is unknown; choose one of polynomial, cosine, constant"),
         ({"name": "cosine", "warmup_fraction": 1.0}, "at least 0 and below 1"),
     ],
 )
