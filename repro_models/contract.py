@@ -7,6 +7,15 @@ An architecture is one file in a family folder. It exports
     VARIANTS     published sizes, plus `tiny` for tests
     CONSTRAINTS  spatial dimensions it serves, and the sides it accepts
     build        `build(config, problem) -> torch.nn.Module`
+
+and, where it has a use for them,
+
+    with_topology    `with_topology(config, strides, kernel_sizes) -> Config`: planning chooses its depth by the patch
+    with_patch_size  `with_patch_size(config, patch_size) -> Config`: its weights are made for one size of image, and
+                     planning tells it the patch; without this, it takes every size that `CONSTRAINTS` allows
+    RECIPE           how the paper trains it
+    SEARCH_SPACE     fields of its `Config` that a search may vary: name -> `Range` or `Choice`; only such that leave
+                     the memory of a training step about what it was, because the patch is planned before
 """
 
 from __future__ import annotations
@@ -42,6 +51,19 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class GraphProblem:
+    """What a graph asks of a network that gives each node a class.
+
+    Attributes:
+        num_features: features of a node.
+        num_classes: output channels.
+    """
+
+    num_features: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
 class Variant:
     """A size of an architecture.
 
@@ -53,13 +75,60 @@ class Variant:
     """
 
     config: Any
-    problem: Problem
+    problem: Problem | GraphProblem
     num_parameters: int | None
     source: str
 
 
+@dataclass(frozen=True)
+class Range:
+    """Numbers a search may draw from, both ends included; whole numbers where both ends are.
+
+    Attributes:
+        low: the smallest.
+        high: the largest.
+        is_log: drawn evenly on a logarithmic scale.
+    """
+
+    low: float
+    high: float
+    is_log: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Values a search may choose from: numbers, text, True, False or None."""
+
+    values: tuple[float | str | bool | None, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a paper trains its network on the whole data set at once, an epoch a step.
+
+    Attributes:
+        optimizer: its name, as in params.yaml.
+        learning_rate: constant.
+        weight_decay: of the parameters in `decayed`.
+        decayed: patterns of their names.
+        steps: at most.
+        early_stop_epochs: how many epochs the rule looks back.
+        early_stop_rule: `score`, `score_and_loss` or `mean_loss`, see `pipelines/training/early_stop.py`.
+        keeps_best: the weights of the best epoch count, not the last ones.
+    """
+
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    decayed: tuple[str, ...]
+    steps: int
+    early_stop_epochs: int
+    early_stop_rule: str
+    keeps_best: bool
+
+
 class IllegalSizeError(ValueError):
-    """An image side that an architecture cannot take."""
+    """An image side, or a shape, that an architecture cannot take."""
 
 
 @dataclass(frozen=True)
@@ -93,3 +162,7 @@ class Constraints:
                     f"image size {tuple(size)}: side {side} of axis {axis} must be a multiple of {divisor} "
                     f"and at least {least}; pad the image to {max(least, -(-side // divisor) * divisor)}"
                 )
+
+
+# Of networks whose input is no grid of pixels or voxels.
+NO_GRID = Constraints(spatial_dims=(), divisor=lambda config: 1, smallest_side=lambda config: 1)

@@ -1,0 +1,1 @@
+"""Networks that give every node of a graph a class, one file each."""
