@@ -17,12 +17,20 @@ from torch.overrides import TorchFunctionMode
 
 _KEEPS_SHAPE = {
     functional.batch_norm,
+    functional.dropout,
+    functional.gelu,
     functional.group_norm,
     functional.instance_norm,
     functional.layer_norm,
     functional.leaky_relu,
     functional.leaky_relu_,
+    functional.relu,
+    functional.scaled_dot_product_attention,  # values are as wide as queries
+    functional.softmax,
+    torch.roll,
+    Tensor.__invert__,
     Tensor.normal_,
+    Tensor.softmax,
     Tensor.uniform_,
 }
 _Sides = int | Sequence[int]
@@ -44,10 +52,12 @@ def _convolution(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: _Sides = 1,
-    padding: _Sides = 0,
+    padding: _Sides | str = 0,
     dilation: _Sides = 1,
     groups: int = 1,
-) -> Tensor:
+) -> Tensor | None:
+    if isinstance(padding, str):
+        return None
     kernel = weight.shape[2:]
     axes = zip(x.shape[2:], kernel, *_per_axis(len(kernel), stride, padding, dilation), strict=True)
     size = [(side + 2 * border - gap * (width - 1) - 1) // step + 1 for side, width, step, border, gap in axes]
@@ -73,12 +83,52 @@ def _transposed_convolution(
 
 
 def _pooling(
-    x: Tensor, kernel_size: _Sides, stride: _Sides | None = None, padding: _Sides = 0, dilation: _Sides = 1, **_: bool
-) -> Tensor:
+    x: Tensor,
+    kernel_size: _Sides,
+    stride: _Sides | None = None,
+    padding: _Sides = 0,
+    dilation: _Sides = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | None:
+    if ceil_mode or return_indices:
+        return None
     spatial_dims = x.ndim - 2
     (kernel,) = _per_axis(spatial_dims, kernel_size)
     weight = x.new_empty(x.shape[1], 0, *kernel)
     return _convolution(x, weight, None, kernel if stride is None else stride, padding, dilation)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
+
+
+def _average_pooling(
+    x: Tensor,
+    kernel_size: _Sides,
+    stride: _Sides | None = None,
+    padding: _Sides = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor | None:
+    return _pooling(x, kernel_size, stride, padding, ceil_mode=ceil_mode)
+
+
+def _broadcast(*operands: Tensor | float, **_: float) -> Tensor:
+    tensors = [operand for operand in operands if isinstance(operand, Tensor)]
+    return tensors[0].new_empty(torch.broadcast_shapes(*(tensor.shape for tensor in tensors)))
+
+
+def _matrix_product(x: Tensor, other: Tensor) -> Tensor | None:
+    if x.ndim < 2 or other.ndim < 2:
+        return None
+    assert x.shape[-1] == other.shape[-2]
+    return x.new_empty(*torch.broadcast_shapes(x.shape[:-2], other.shape[:-2]), x.shape[-2], other.shape[-1])
+
+
+def _embedding(indices: Tensor, weight: Tensor, *_: Any) -> Tensor:
+    return weight.new_empty(*indices.shape, weight.shape[1])
 
 
 def _concatenation(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -90,16 +140,29 @@ def _concatenation(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return first.new_empty(size)
 
 
-_RULES: dict[Callable[..., Any], Callable[..., Tensor]] = {
+# A rule gives None where it does not know; then the meta device is asked.
+_RULES: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
     functional.conv1d: _convolution,
     functional.conv2d: _convolution,
     functional.conv3d: _convolution,
     functional.conv_transpose1d: _transposed_convolution,
     functional.conv_transpose2d: _transposed_convolution,
     functional.conv_transpose3d: _transposed_convolution,
+    functional.linear: _linear,
     functional.max_pool2d: _pooling,
     functional.max_pool3d: _pooling,
+    functional.avg_pool2d: _average_pooling,
+    functional.avg_pool3d: _average_pooling,
+    functional.embedding: _embedding,
     torch.cat: _concatenation,
+    Tensor.matmul: _matrix_product,
+    Tensor.__eq__: _broadcast,
+    Tensor.add: _broadcast,
+    Tensor.add_: _broadcast,
+    Tensor.ge: _broadcast,
+    Tensor.masked_fill: _broadcast,
+    Tensor.mul: _broadcast,
+    Tensor.sub: _broadcast,
 }
 
 
@@ -108,12 +171,7 @@ class _ShapesOnly(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        values = (*args, *kwargs.values())
         if func in _KEEPS_SHAPE or getattr(func, "__module__", None) == "torch.nn.init":
-            return next(value for value in values if isinstance(value, Tensor))
-        is_plain = not any(
-            isinstance(value, str) or value is True for value in values
-        )  # padding="same", ceil_mode=True
-        if func in _RULES and is_plain:
-            return _RULES[func](*args, **kwargs)
-        return func(*args, **kwargs)
+            return next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        result = _RULES[func](*args, **kwargs) if func in _RULES else None
+        return func(*args, **kwargs) if result is None else result

@@ -1,7 +1,10 @@
-"""Plain convolutional U-Net of nnU-Net (Isensee et al., 2021, Nature Methods 18).
+"""U-Net of nnU-Net (Isensee et al., 2021, Nature Methods 18), with a plain or a residual encoder.
 
-The network that nnU-Net v2 configures for a data set: two convolution blocks a stage, downsampling by the stride of a
-stage's first convolution, transposed convolutions on the way up, a segmentation layer at every decoder stage.
+The network that nnU-Net v2 configures for a data set: downsampling by the stride of a stage's first convolution,
+transposed convolutions on the way up, a segmentation layer at every decoder stage. With the plain encoder, encoder and
+decoder have two convolution blocks a stage. The residual encoder (nnU-Net Revisited, Isensee et al., 2024, arXiv
+2404.09556) begins with a convolution block; its stages have 1, 3, 4, 6, 6, ... residual blocks with the shortcut of
+ResNet-D (He et al., 2019, arXiv 1812.01187, figure 2c), and decoder stages one convolution block.
 
 Differs:
     - Segmentation layers that nothing reads (`deep_supervision=False`) stay, as in nnU-Net, but are frozen, so that
@@ -33,6 +36,7 @@ _MAX_FEATURES = {2: 512, 3: 320}
 _CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED_CONV: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+_AVERAGE_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,9 @@ class Config:
         max_features: limit of that doubling; None is 320 in 3D and 512 in 2D.
         strides: one per stage, the first is 1; an int serves all axes, else one int per axis.
         kernel_sizes: one per stage, odd; as `strides`.
-        num_conv_per_stage: convolution blocks of every encoder and decoder stage.
+        num_conv_per_stage: convolution blocks of every decoder stage and of every stage of a plain encoder.
+        residual_blocks: residual blocks of each encoder stage; stages beyond the last number have as many as it says,
+            so that a planner may choose the depth. None is the plain encoder.
         deep_supervision: in training mode, return the logits of every decoder stage.
         negative_slope: of the leaky ReLU.
     """
@@ -54,6 +60,7 @@ class Config:
     strides: Sequence[int | Sequence[int]] = (1, 2, 2, 2, 2, 2)
     kernel_sizes: Sequence[int | Sequence[int]] = (3, 3, 3, 3, 3, 3)
     num_conv_per_stage: int = 2
+    residual_blocks: Sequence[int] | None = None
     deep_supervision: bool = True
     negative_slope: float = 0.01
 
@@ -69,6 +76,7 @@ def with_topology(
     return replace(config, strides=frozen(strides), kernel_sizes=frozen(kernel_sizes))
 
 
+_RESIDUAL = Config(residual_blocks=(1, 3, 4, 6), num_conv_per_stage=1)
 _HIPPOCAMPUS = Problem(spatial_dims=3, in_channels=1, num_classes=3)
 VARIANTS = {
     "paper": Variant(Config(), Problem(3, 1, 2), None, "published rounded only: 31.2 million"),
@@ -80,6 +88,27 @@ VARIANTS = {
     ),
     "small": Variant(Config(base_features=8, max_features=128), _HIPPOCAMPUS, None, "ours"),
     "tiny": Variant(Config(base_features=4, strides=(1, 2, 2), kernel_sizes=(3, 3, 3)), _HIPPOCAMPUS, None, "ours"),
+    "residual": Variant(
+        _RESIDUAL,
+        Problem(3, 1, 2),
+        102_349_770,
+        "dynamic-network-architectures 0.4.4, ResidualEncoderUNet of six stages, counted",
+    ),
+    "residual_hippocampus_3d": Variant(
+        replace(_RESIDUAL, strides=(1, 2, 2, 2), kernel_sizes=(3, 3, 3, 3)),
+        _HIPPOCAMPUS,
+        25_895_593,
+        "dynamic-network-architectures 0.4.4, as nnunetv2 2.8.1 plans it for MSD Task04, counted",
+    ),
+    "residual_small": Variant(replace(_RESIDUAL, base_features=8, max_features=128), _HIPPOCAMPUS, None, "ours"),
+    "residual_tiny": Variant(
+        Config(
+            base_features=4, strides=(1, 2, 2), kernel_sizes=(3, 3, 3), num_conv_per_stage=1, residual_blocks=(1, 2)
+        ),
+        _HIPPOCAMPUS,
+        None,
+        "ours",
+    ),
 }
 
 
@@ -130,6 +159,16 @@ def _check_topology(strides: list[tuple[int, ...]], kernel_sizes: list[tuple[int
             raise ValueError(f"kernel size {kernel_size}: sides must be odd, so that padding keeps the size")
 
 
+def _per_stage(residual_blocks: Sequence[int], num_stages: int) -> list[int]:
+    """Residual blocks of every stage."""
+    if not residual_blocks or min(residual_blocks) < 1:
+        raise ValueError(
+            f"residual_blocks={residual_blocks}: every stage needs at least 1; "
+            "give whole numbers from 1, as (1, 3, 4, 6), or None for the plain encoder"
+        )
+    return [residual_blocks[min(stage, len(residual_blocks) - 1)] for stage in range(num_stages)]
+
+
 class _ConvBlocks(nn.Sequential):
     """Convolution, instance normalisation, leaky ReLU; `num_conv` times, the stride in the first."""
 
@@ -160,7 +199,62 @@ class _ConvBlocks(nn.Sequential):
         super().__init__(*layers)
 
 
-class PlainConvUNet(nn.Module):
+class _ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut, which averages where they stride and projects where channels change.
+
+    It begins as its shortcut: the last normalisation scales by 0 until training says otherwise.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        negative_slope: float,
+    ) -> None:
+        super().__init__()
+        spatial_dims = len(kernel_size)
+        *layers, last_norm, activation = _ConvBlocks(
+            in_channels, out_channels, kernel_size, stride, 2, negative_slope
+        ).children()
+        for parameter in last_norm.parameters():
+            nn.init.zeros_(parameter)
+        shortcut: list[nn.Module] = []
+        if max(stride) > 1:
+            shortcut.append(_AVERAGE_POOL[spatial_dims](stride))
+        if in_channels != out_channels:
+            shortcut += [
+                _CONV[spatial_dims](in_channels, out_channels, 1, bias=False),
+                _INSTANCE_NORM[spatial_dims](out_channels, eps=1e-5, affine=True),
+            ]
+        self.convolutions = nn.Sequential(*layers, last_norm)
+        self.shortcut = nn.Sequential(*shortcut)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, *spatial) -> (B, out_channels, *spatial / stride)."""
+        return self.activation(self.convolutions(x) + self.shortcut(x))
+
+
+def _residual_blocks(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    num_blocks: int,
+    negative_slope: float,
+) -> nn.Module:
+    """Residual blocks of a stage, the stride in the first."""
+    first = _ResidualBlock(in_channels, out_channels, kernel_size, stride, negative_slope)
+    unstrided = (1,) * len(kernel_size)
+    rest = [
+        _ResidualBlock(out_channels, out_channels, kernel_size, unstrided, negative_slope) for _ in range(1, num_blocks)
+    ]
+    return nn.Sequential(first, *rest)
+
+
+class UNet(nn.Module):
     """Encoder of S stages and decoder of S - 1.
 
     Args:
@@ -177,36 +271,39 @@ class PlainConvUNet(nn.Module):
         limit = config.max_features or _MAX_FEATURES[dims]
         features = [min(config.base_features * 2**stage, limit) for stage in range(len(strides))]
 
-        def blocks(in_channels: int, stage: int, stride: tuple[int, ...]) -> _ConvBlocks:
-            return _ConvBlocks(
-                in_channels,
-                features[stage],
-                kernel_sizes[stage],
-                stride,
-                config.num_conv_per_stage,
-                config.negative_slope,
-            )
+        slope, unstrided = config.negative_slope, (1,) * dims
+
+        def conv_blocks(in_channels: int, stage: int, stride: tuple[int, ...]) -> nn.Module:
+            num_conv = config.num_conv_per_stage
+            return _ConvBlocks(in_channels, features[stage], kernel_sizes[stage], stride, num_conv, slope)
 
         self.config = config
-        self.encoder = nn.ModuleList(
-            blocks(in_channels, stage, strides[stage])
-            for stage, in_channels in enumerate([problem.in_channels, *features[:-1]])
-        )
+        self.stem: nn.Module = nn.Identity()
+        inputs = [problem.in_channels, *features[:-1]]
+        if config.residual_blocks is None:
+            encoder = [conv_blocks(inputs[stage], stage, strides[stage]) for stage in range(len(strides))]
+        else:
+            self.stem = _ConvBlocks(inputs[0], features[0], kernel_sizes[0], unstrided, 1, slope)
+            inputs[0] = features[0]
+            num_blocks = _per_stage(config.residual_blocks, len(strides))
+            stages = zip(inputs, features, kernel_sizes, strides, num_blocks, strict=True)
+            encoder = [_residual_blocks(*stage, slope) for stage in stages]
+        self.encoder = nn.ModuleList(encoder)
         # The three decoder lists run as the decoder does: from the coarsest stage to the finest.
         decoder_stages = range(len(strides) - 2, -1, -1)
         self.upsampling = nn.ModuleList(
             _TRANSPOSED_CONV[dims](features[stage + 1], features[stage], strides[stage + 1], strides[stage + 1])
             for stage in decoder_stages
         )
-        self.decoder = nn.ModuleList(blocks(2 * features[stage], stage, (1,) * dims) for stage in decoder_stages)
+        self.decoder = nn.ModuleList(conv_blocks(2 * features[stage], stage, unstrided) for stage in decoder_stages)
         self.heads = nn.ModuleList(_CONV[dims](features[stage], problem.num_classes, 1) for stage in decoder_stages)
         if not config.deep_supervision:
             self.heads[:-1].requires_grad_(False)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
                 nn.init.kaiming_normal_(module.weight, a=0.01)
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits.
@@ -222,6 +319,7 @@ class PlainConvUNet(nn.Module):
             IllegalSizeError: a side is not divisible by its strides, or too small.
         """
         CONSTRAINTS.check_size(self.config, x.shape[2:])
+        x = self.stem(x)
         skips: list[Tensor] = []
         for stage in self.encoder:
             x = stage(x)
@@ -237,9 +335,10 @@ class PlainConvUNet(nn.Module):
 
 
 def build(config: Config, problem: Problem) -> nn.Module:
-    """The network with fresh weights: Kaiming normal for a slope of 0.01, biases 0.
+    """The network with fresh weights: Kaiming normal for a slope of 0.01, biases 0, residual blocks their shortcut.
 
     Raises:
-        ValueError: strides and kernel sizes do not make a network of `problem.spatial_dims` dimensions.
+        ValueError: strides and kernel sizes do not make a network of `problem.spatial_dims` dimensions, or a stage
+            would have no residual block.
     """
-    return PlainConvUNet(config, problem)
+    return UNet(config, problem)

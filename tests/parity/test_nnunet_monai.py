@@ -39,7 +39,7 @@ def test_all_outputs_equal_monai(spatial_dims: int, strides: Any) -> None:
     torch.manual_seed(0)
     kernel_sizes = [(3,) * spatial_dims] * len(strides)
     config = nnunet.with_topology(nnunet.Config(base_features=4, max_features=16), strides, kernel_sizes)
-    ours = nnunet.PlainConvUNet(config, Problem(spatial_dims, 2, 3)).double()
+    ours = nnunet.UNet(config, Problem(spatial_dims, 2, 3)).double()
     for parameter in ours.parameters():
         if parameter.ndim == 1:
             nn.init.normal_(parameter)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+import torch
 
 from pipelines.fingerprint.extract import Fingerprint
 from pipelines.fingerprint.intensity import STATISTICS
@@ -217,6 +218,47 @@ def test_plans_are_those_of_nnunet(
     assert compact(result.network["kernel_sizes"]) == kernels
     assert result.memory["conv_elements"] == estimate
     assert result.is_batch_dice is is_batch_dice
+
+
+# The same source, residual planners; minus what nnU-Net counts for shortcuts that only average: memory.py, "Differs".
+@pytest.mark.parametrize(
+    ("data", "configuration", "memory_gib", "patch", "strides", "estimate", "num_averaged"),
+    [
+        ("Hippo", "2d", 8, (56, 40), "11 22 22 22", 1001280, 0),
+        ("Hippo", "3d_fullres", 8, (40, 56, 40), "111 222 222 222", 23609600, 0),
+        ("BraTSlike", "2d", 8, (192, 160), "11 22 22 22 22 22", 15129600, 512 * 6 * 5),
+        ("BraTSlike", "3d_fullres", 8, (128,) * 3, "111 222 222 222 222 222", 559517696, 320 * 4**3),
+        ("BraTSlike", "3d_fullres", 24, (160, 192, 160), "111 222 222 222 222 222", 1311369600, 320 * 5 * 6 * 5),
+    ],
+)
+def test_patches_of_the_residual_encoder_are_those_of_nnunet(
+    data: str,
+    configuration: str,
+    memory_gib: float,
+    patch: tuple[int, ...],
+    strides: str,
+    estimate: int,
+    num_averaged: int,
+) -> None:
+    result = plan(data, configuration, variant="residual", memory_gib=memory_gib)
+    assert result.patch_size == patch
+    assert compact(result.network["strides"]) == strides
+    assert result.memory["conv_elements"] == estimate - num_averaged
+    assert (result.network["residual_blocks"], result.network["num_conv_per_stage"]) == ((1, 3, 4, 6), 1)
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_override_gives_the_residual_encoder(configuration: str) -> None:
+    overrides = {"network": {"residual_blocks": [1, 2], "num_conv_per_stage": 1}}
+    result = plan("Hippo", configuration, variant="tiny", overrides=overrides)
+    assert result.network["residual_blocks"] == (1, 2)
+    assert len(result.network["strides"]) == 4
+    network = build_network(Plan.from_json(result.to_json()))
+    assert [len(stage) for stage in network.encoder] == [1, 2, 2, 2]
+    logits = network.eval()(torch.zeros(1, 1, *result.patch_size))
+    assert logits.shape == (1, 3, *result.patch_size)
+    with pytest.raises(ValueError, match="every stage needs at least 1"):
+        plan("Hippo", configuration, overrides={"network": {"residual_blocks": [1, 0]}})
 
 
 def test_slices_have_no_3d_configuration() -> None:

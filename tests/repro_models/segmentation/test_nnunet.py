@@ -5,8 +5,10 @@ import math
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from repro_models.contract import IllegalSizeError, Problem
 from repro_models.segmentation import nnunet
@@ -93,13 +95,13 @@ def test_without_deep_supervision_one_output_and_no_idle_trainable_parameter() -
 )
 def test_channels_double_up_to_the_limit(max_features: int | None, spatial_dims: int, expected: list[int]) -> None:
     with torch.device("meta"):
-        network = nnunet.PlainConvUNet(nnunet.Config(max_features=max_features), Problem(spatial_dims, 1, 2))
+        network = nnunet.UNet(nnunet.Config(max_features=max_features), Problem(spatial_dims, 1, 2))
     assert [next(stage.children()).out_channels for stage in network.encoder] == expected
 
 
 def test_decoder_takes_the_kernel_of_its_skip() -> None:
     config = nnunet.Config(base_features=2, strides=(1, 2, 2), kernel_sizes=((1, 3, 3), (3, 3, 1), 5))
-    network = nnunet.PlainConvUNet(config, Problem(3, 1, 2))
+    network = nnunet.UNet(config, Problem(3, 1, 2))
     encoder, decoder = (
         [[m.kernel_size for m in stage if isinstance(m, nn.Conv3d)] for stage in stages]
         for stages in (network.encoder, network.decoder)
@@ -133,16 +135,18 @@ def test_sides_of_anisotropic_strides() -> None:
         ({"strides": (2, 2), "kernel_sizes": (3, 3)}, "of the first stage: must be 1"),
         ({"strides": (1, 2), "kernel_sizes": (3, 4)}, "must be odd"),
         ({"strides": ((1, 1), (2, 2)), "kernel_sizes": (3, 3)}, "has 2 entries, but the network is 3D"),
+        ({"residual_blocks": ()}, "every stage needs at least 1"),
+        ({"residual_blocks": (1, 3, 0)}, r"residual_blocks=\(1, 3, 0\): every stage needs at least 1"),
     ],
 )
-def test_impossible_topology_is_refused(fields: dict[str, Any], message: str) -> None:
+def test_impossible_network_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nnunet.build(nnunet.Config(**fields), Problem(3, 1, 2))
 
 
 def test_weights_start_kaiming_normal_and_biases_zero() -> None:
     torch.manual_seed(0)
-    network = nnunet.PlainConvUNet(nnunet.VARIANTS["hippocampus_3d"].config, Problem(3, 1, 3))
+    network = nnunet.UNet(nnunet.VARIANTS["hippocampus_3d"].config, Problem(3, 1, 3))
     *_, deepest = (module for module in network.encoder.modules() if isinstance(module, nn.Conv3d))
     expected = math.sqrt(2 / (1 + 0.01**2) / (256 * 27))
     assert deepest.weight.std().item() == pytest.approx(expected, rel=0.01)
@@ -150,3 +154,91 @@ def test_weights_start_kaiming_normal_and_biases_zero() -> None:
         if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
             assert module.bias is not None
             assert (module.bias == 0).all()
+
+
+# The contract tests run on `tiny`, which has the plain encoder; the following hold the residual one to the same.
+RESIDUAL = nnunet.VARIANTS["residual_tiny"].config
+in_2d_and_3d = pytest.mark.parametrize("spatial_dims", [2, 3])
+
+
+def residual(spatial_dims: int, seed: int = 0) -> nn.Module:
+    """The tiny network with every parameter drawn: as built, residual blocks are only their shortcuts."""
+    torch.manual_seed(seed)
+    network = nnunet.build(RESIDUAL, Problem(spatial_dims, 2, 3))
+    for parameter in network.parameters():
+        if parameter.ndim == 1:
+            nn.init.normal_(parameter, 0.5)
+    return network
+
+
+def image(spatial_dims: int, batch_size: int = 2) -> Tensor:
+    return torch.randn(batch_size, 2, *(16, 8, 8)[:spatial_dims], generator=torch.Generator().manual_seed(0))
+
+
+@in_2d_and_3d
+def test_residual_encoder_gives_logits_at_every_decoder_stage(spatial_dims: int) -> None:
+    outputs = residual(spatial_dims).train()(image(spatial_dims))
+    assert [output.shape for output in outputs] == [
+        (2, 3, *(16, 8, 8)[:spatial_dims]),
+        (2, 3, *(8, 4, 4)[:spatial_dims]),
+    ]
+
+
+@in_2d_and_3d
+def test_every_weight_of_the_residual_encoder_gets_a_gradient_that_is_not_zero(spatial_dims: int) -> None:
+    network = residual(spatial_dims).train()
+    torch.stack([output.square().mean() for output in network(image(spatial_dims))]).sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        # Normalisation takes the bias of the convolution before it away.
+        assert parameter.grad.any() or name.endswith("bias"), name
+
+
+@in_2d_and_3d
+def test_samples_of_the_residual_encoder_do_not_see_each_other(spatial_dims: int) -> None:
+    network = residual(spatial_dims).eval()
+    batch = image(spatial_dims, batch_size=3)
+    with torch.no_grad():
+        torch.testing.assert_close(network(batch)[1:2], network(batch[1:2]), rtol=1e-4, atol=1e-5)
+
+
+@in_2d_and_3d
+def test_residual_weights_survive_a_round_trip_through_a_file(spatial_dims: int) -> None:
+    written, read = residual(spatial_dims, seed=1).eval(), residual(spatial_dims, seed=2).eval()
+    x = image(spatial_dims)
+    with torch.no_grad():
+        assert not torch.equal(written(x), read(x))
+        read.load_state_dict(safetensors.torch.load(safetensors.torch.save(written.state_dict())))
+        assert torch.equal(written(x), read(x))
+
+
+@in_2d_and_3d
+def test_training_step_of_the_residual_encoder_runs_on_shapes_alone(spatial_dims: int) -> None:
+    with FakeTensorMode():
+        network = nnunet.build(RESIDUAL, Problem(spatial_dims, 2, 3)).train()
+        outputs = network(torch.empty(2, 2, *(16, 8, 8)[:spatial_dims]))
+        torch.stack([output.square().mean() for output in outputs]).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("residual_blocks", "expected"),
+    [((1, 3, 4, 6), [1, 3, 4, 6, 6, 6]), ((2,), [2] * 6), ((1, 2, 3, 4, 5, 6, 7, 8), [1, 2, 3, 4, 5, 6])],
+)
+def test_stages_beyond_the_last_number_have_as_many_residual_blocks(
+    residual_blocks: tuple[int, ...], expected: list[int]
+) -> None:
+    with torch.device("meta"):
+        network = nnunet.build(nnunet.Config(base_features=2, residual_blocks=residual_blocks), Problem(3, 1, 2))
+    assert [len(stage) for stage in network.encoder] == expected
+
+
+def test_a_fresh_residual_block_averages_where_it_strides() -> None:
+    """By hand: channels stay, so the shortcut is the mean of neighbours, and convolutions add nothing yet."""
+    config = nnunet.Config(base_features=1, max_features=1, strides=(1, 2), kernel_sizes=(3, 3), residual_blocks=(1,))
+    network = nnunet.build(config, Problem(2, 1, 2))
+    x = torch.tensor([[[[1.0, 3.0, -8.0, -8.0], [5.0, 7.0, -8.0, -8.0]]]])
+    with torch.no_grad():
+        assert torch.equal(network.encoder[0](x.clamp(min=0)), x.clamp(min=0))
+        torch.testing.assert_close(network.encoder[1](x), torch.tensor([[[[4.0, -0.08]]]]))
