@@ -143,6 +143,7 @@ def test_models_lists_every_architecture_and_variant(capsys: pytest.CaptureFixtu
     for name in registry.names():
         assert f"{name}: " in output
     assert "hippocampus_3d: 5,603,177 parameters" in output
+    assert "residual: 102,349,770 parameters" in output
     assert "tiny: not counted (ours)" in output
 
 

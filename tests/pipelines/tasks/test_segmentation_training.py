@@ -11,11 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipelines.params import Entry
 from pipelines.preprocessing.locations import ANNOTATED
 from pipelines.preprocessing.shards import open_case, write_case
+from pipelines.tasks import segmentation
 from pipelines.tasks.segmentation_training import SegmentationTraining
+from pipelines.training.loop import train
 from pipelines.training.world import World
-from tests.tiny_plan import TinyStudy
+from tests.tiny_plan import DATASET, TinyStudy
 
 CPU = torch.device("cpu")
 
@@ -131,6 +134,38 @@ def test_it_overfits_one_batch(tiny_study: TinyStudy, is_batch_dice: bool) -> No
     # Cross entropy minus Dice: about ln 2 without knowledge, -1 at best.
     assert losses[0] > 0.3
     assert losses[-1] < -0.7
+
+
+@pytest.mark.parametrize(
+    ("variant", "overrides"),
+    [
+        pytest.param("residual_tiny", {}, id="by-variant"),
+        pytest.param("tiny", {"network": {"residual_blocks": [1, 2], "num_conv_per_stage": 1}}, id="by-override"),
+    ],
+)
+def test_an_entry_with_a_residual_encoder_is_planned_and_learns(
+    tiny_study: TinyStudy, tmp_path: Path, variant: str, overrides: dict[str, Any]
+) -> None:
+    params = tiny_study.params
+    entries = {"residual": Entry(architecture="nnunet", variant=variant, overrides=overrides)}
+    params = dataclasses.replace(params, entries=entries, architectures=["residual"])
+    folders = (tiny_study.folder("cases"), tiny_study.folder("fingerprints"))
+    plan = segmentation.plan(params, DATASET, "residual", *folders, {})
+    assert plan.network["residual_blocks"] == (1, 2)
+    task = SegmentationTraining(plan, tiny_study.prepared_cases(), 0, 0, tiny_study.root)
+    result = train(
+        task,
+        run_dir=tmp_path,
+        seed=0,
+        optimizer=plan.optimizer | {"momentum": 0.9},
+        schedule=plan.schedule,
+        clip_norm=plan.clip_norm,
+        budget=plan.budget | {"steps": 24, "steps_per_epoch": 12},
+        device=CPU,
+        description="residual",
+        shows_progress=False,
+    )
+    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
 
 
 class Threshold(nn.Module):
