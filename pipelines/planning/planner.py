@@ -25,6 +25,7 @@ from pipelines.planning.plan import Plan, Preprocessing
 from pipelines.planning.sizing import (
     Measure,
     MemoryBudgetError,
+    check_network_override,
     check_output_size,
     check_patch,
     chosen_by_constraints,
@@ -135,6 +136,7 @@ def plan_entry(
         raise MemoryBudgetError(
             f"data set {dataset}, entry {entry}: budget.memory_gib is {memory_gib:g}, but for {architecture} {error}"
         ) from error
+    check_network_override(overrides.get("network", {}), config, candidate)
     reasons += _patch_reasons(candidate, spacing_mm, median_shape, measure, limit, memory_gib, overrides)
     batch_size, batch_reason = _batch(candidate, measure, limit, space, num_training_cases, settings, overrides)
     elements = measure(candidate)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -117,17 +118,17 @@ def _average_pooling(
 
 def _broadcast(*operands: Tensor | float, **_: float) -> Tensor:
     tensors = [operand for operand in operands if isinstance(operand, Tensor)]
-    return tensors[0].new_empty(torch.broadcast_shapes(*(tensor.shape for tensor in tensors)))
+    return tensors[0].new_empty(np.broadcast_shapes(*(tensor.shape for tensor in tensors)))
 
 
 def _matrix_product(x: Tensor, other: Tensor) -> Tensor | None:
     if x.ndim < 2 or other.ndim < 2:
         return None
     assert x.shape[-1] == other.shape[-2]
-    return x.new_empty(*torch.broadcast_shapes(x.shape[:-2], other.shape[:-2]), x.shape[-2], other.shape[-1])
+    return x.new_empty(*np.broadcast_shapes(x.shape[:-2], other.shape[:-2]), x.shape[-2], other.shape[-1])
 
 
-def _embedding(indices: Tensor, weight: Tensor, *_: Any) -> Tensor:
+def _embedding(indices: Tensor, weight: Tensor, **_: Any) -> Tensor:
     return weight.new_empty(*indices.shape, weight.shape[1])
 
 

@@ -1,13 +1,13 @@
 """Patch and batch that fit a memory budget, for any architecture.
 
 An architecture that exports `with_topology` gets a network for every patch tried (nnU-Net's loop); any other keeps its
-network, and its `CONSTRAINTS` say which patches are legal.
+network, and its `CONSTRAINTS` say which patches are legal. One that exports `with_patch_size` is told the patch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -52,20 +52,25 @@ def chosen_by_topology(architecture: ModuleType, config: Any, spacing_mm: Sequen
 
 
 def chosen_by_constraints(architecture: ModuleType, config: Any, spatial_dims: int) -> Configure:
-    """The same network for every patch."""
+    """The same network for every patch, but for the size that it is made for."""
     divisor, smallest_side = architecture.CONSTRAINTS.per_axis(config, spatial_dims)
 
     def configure(patch_size: Sequence[float]) -> Candidate:
-        return Candidate(config, legal_patch(patch_size, divisor, smallest_side), divisor, smallest_side)
+        legal = legal_patch(patch_size, divisor, smallest_side)
+        return Candidate(_made_for(architecture, config, legal), legal, divisor, smallest_side)
 
     return configure
+
+
+def _made_for(architecture: ModuleType, config: Any, patch_size: tuple[int, ...]) -> Any:
+    return architecture.with_patch_size(config, patch_size) if hasattr(architecture, "with_patch_size") else config
 
 
 def check_output_size(architecture: ModuleType, config: Any, problem: Problem) -> None:
     """Raise ValueError unless logits have the size of the image, which training and prediction by patches need."""
     _, smallest_side = architecture.CONSTRAINTS.per_axis(config, problem.spatial_dims)
     with shapes_only():
-        network = architecture.build(config, problem).eval()
+        network = architecture.build(_made_for(architecture, config, smallest_side), problem).eval()
         size = tuple(network(torch.empty(1, problem.in_channels, *smallest_side)).shape[2:])
     if size != smallest_side:
         raise ValueError(
@@ -162,6 +167,23 @@ def check_patch(patch_size: Sequence[int], configure: Configure, spatial_dims: i
             f"least {sides(candidate.smallest_side)}; the nearest legal sizes are {' and '.join(nearest)}"
         )
     return candidate
+
+
+def check_network_override(network: Mapping[str, Any], config: Any, candidate: Candidate) -> None:
+    """Raise ValueError for a field that the user set and that planning sets by the patch.
+
+    Args:
+        network: the override.
+        config: the architecture's `Config` with the override in place.
+        candidate: what was planned.
+    """
+    for name, value in network.items():
+        planned = getattr(candidate.config, name)
+        if planned != getattr(config, name):
+            raise ValueError(
+                f"override network {name} is {value}, but planning sets it to the patch, here {sides(planned)}; "
+                "leave it out, and set the override patch_size for another patch"
+            )
 
 
 def sides(values: Sequence[float]) -> str:

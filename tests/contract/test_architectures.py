@@ -24,13 +24,25 @@ CASES = [
 VARIANTS = [
     pytest.param(name, variant, id=f"{name}-{variant}") for name in NAMES for variant in registry.load(name).VARIANTS
 ]
+MADE_FOR_ONE_SIZE = [case for case in CASES if hasattr(registry.load(str(case.values[0])), "with_patch_size")]
 for_every_network = pytest.mark.parametrize(("name", "spatial_dims"), CASES)
 
 
-def build(name: str, spatial_dims: int, in_channels: int = 1, num_classes: int = 3, seed: int = 0) -> nn.Module:
+def build(
+    name: str,
+    spatial_dims: int,
+    in_channels: int = 1,
+    num_classes: int = 3,
+    seed: int = 0,
+    size: Sequence[int] | None = None,
+) -> nn.Module:
+    """The tiny variant, made for images of `size` (the smallest legal one when None) if it has to be made for one."""
     architecture = registry.load(name)
+    config = architecture.VARIANTS["tiny"].config
+    if hasattr(architecture, "with_patch_size"):
+        config = architecture.with_patch_size(config, size or sides(name, spatial_dims)[1])
     torch.manual_seed(seed)
-    return architecture.build(architecture.VARIANTS["tiny"].config, Problem(spatial_dims, in_channels, num_classes))
+    return architecture.build(config, Problem(spatial_dims, in_channels, num_classes))
 
 
 def sides(name: str, spatial_dims: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -97,7 +109,7 @@ def test_output_is_finite_and_has_the_documented_shape(
     size = list(smallest)
     if stretched_axis is not None:
         size[stretched_axis] += steps[stretched_axis]
-    network = build(name, spatial_dims, in_channels, num_classes).eval()
+    network = build(name, spatial_dims, in_channels, num_classes, size=size).eval()
     with torch.no_grad():
         output = network(image(size, 2, in_channels))
     assert all(tensor.isfinite().all() for tensor in tensors(output))
@@ -126,6 +138,16 @@ def test_illegal_size_raises_the_documented_error(name: str, spatial_dims: int) 
             size = [*smallest[:axis], wrong, *smallest[axis + 1 :]]
             with pytest.raises(IllegalSizeError, match=rf"side {wrong} of axis {axis}"):
                 network(image(size))
+
+
+@pytest.mark.parametrize(("name", "spatial_dims"), MADE_FOR_ONE_SIZE)
+def test_network_made_for_one_size_refuses_every_other(name: str, spatial_dims: int) -> None:
+    steps, smallest = sides(name, spatial_dims)
+    larger = [side + step for side, step in zip(smallest, steps, strict=True)]
+    network = build(name, spatial_dims, size=larger).eval()
+    assert network(image(larger)).shape[2:] == tuple(larger)
+    with pytest.raises(IllegalSizeError, match=rf"side {smallest[0]} of axis 0 must be {larger[0]}"):
+        network(image(smallest))
 
 
 @for_every_network

@@ -19,6 +19,26 @@ from repro_models.contract import Problem
 
 _UNPADDED = ({"base_features": 4, "is_padded": False}, Problem(3, 1, 2), (1, 1, 92, 92, 92), (1, 2, 4, 4, 4))
 _PADDED = ({"base_features": 4}, Problem(3, 2, 3), (1, 2, 16, 24, 32), (1, 3, 16, 24, 32))
+# Both transformers as the reference code has them; `Differs` in their files says where that is not the paper.
+_UNETR = (
+    {
+        "image_size": 32,
+        "base_features": 4,
+        "hidden_size": 48,
+        "mlp_size": 96,
+        "num_heads": 4,
+        "skip_blocks": (4, 7, 10),
+    },
+    Problem(3, 2, 3),
+    (1, 2, 32, 32, 32),
+    (1, 3, 32, 32, 32),
+)
+_SWIN = (
+    {"base_features": 12, "has_authors_bias_index": True},
+    Problem(3, 2, 3),
+    (1, 2, 64, 64, 64),
+    (1, 3, 64, 64, 64),
+)
 
 # name, filling, (config, problem, input shape, output shape), sum, mean, std, first eight values
 GOLDENS = [
@@ -61,6 +81,46 @@ GOLDENS = [
         0.2754517,
         [0.4062054, 0.4053174, 0.4108722, 0.4106925, 0.4102728, 0.4101312, 0.4102115, 0.4101839],
         id="padded-sine",
+    ),
+    pytest.param(
+        "segmentation/unetr",
+        "constant",
+        _UNETR,
+        4194.274,
+        0.04266637,
+        0.05952816,
+        [0.009468444, *[0.009467801] * 4, *[0.009467802] * 3],
+        id="unetr-constant",
+    ),
+    pytest.param(
+        "segmentation/unetr",
+        "sine",
+        _UNETR,
+        4477.376,
+        0.04554622,
+        1.155459,
+        [0.05195694, 0.3176069, 0.7427482, 0.5925501, 0.6506169, 0.5420902, 0.6336278, 0.5823723],
+        id="unetr-sine",
+    ),
+    pytest.param(
+        "segmentation/swin_unetr",
+        "constant",
+        _SWIN,
+        84116.52,
+        0.1069597,
+        0.1819766,
+        [0.008477737, 0.008475973, *[0.008475975] * 6],
+        id="swin_unetr-constant",
+    ),
+    pytest.param(
+        "segmentation/swin_unetr",
+        "sine",
+        _SWIN,
+        68054.49,
+        0.08653576,
+        1.049102,
+        [0.972121, -0.9972129, 2.261184, 2.339444, 2.186043, 2.265407, 2.378976, 2.451319],
+        id="swin_unetr-sine",
     ),
 ]
 
