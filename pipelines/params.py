@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import yaml
 
+from repro_models.contract import Choice, Range
+
 _BARE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 _AT_LEAST_ONE: tuple[str, Callable[[Any], bool]] = ("1 or more", lambda value: value >= 1)
@@ -44,6 +46,12 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "inference.overlap": _BELOW_ONE,
     "evaluation.tolerance_mm": _POSITIVE,
     "evaluation.num_bootstrap": _AT_LEAST_ONE,
+    "tuning.trials": _NOT_NEGATIVE,
+    "tuning.steps": ("1 or more, or null", lambda value: value is None or value >= 1),
+    "tuning.minutes": ("above 0, or null", lambda value: value is None or value > 0),
+    "tuning.grace_epochs": _AT_LEAST_ONE,
+    "tuning.reduction_factor": ("above 1", lambda value: value > 1),
+    "tuning.seed": _NOT_NEGATIVE,
     "ray.workers": _AT_LEAST_ONE,
 }
 
@@ -206,13 +214,55 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Search for an entry's settings.
+    """Search for an entry's settings, for each fold on its own.
 
     Attributes:
-        trials: trials per entry; 0 keeps the planned values.
+        trials: trials per entry, shared evenly by its folds; 0 keeps the planned values.
+        entries: entries to search for, None for all; the others keep the planned values.
+        steps: optimiser steps of a trial, None for those of the budget.
+        minutes: minutes of a trial, None for those of the budget; which of the two counts, `budget.kind` says.
+        grace_epochs: no trial is stopped before so many epochs.
+        reduction_factor: at grace_epochs and at each multiple of it by this factor, a trial goes on only if it is
+            among the best 1 / reduction_factor of those that came so far.
+        seed: of the settings drawn, and of the trainings of all trials.
+        space: what to vary: setting to a list of values, or to `{low, high, log}`; None for the default of the family
+            and the architecture.
     """
 
     trials: int = 0
+    entries: list[str] | None = None
+    steps: int | None = None
+    minutes: float | None = None
+    grace_epochs: int = 1
+    reduction_factor: float = 3.0
+    seed: int = 0
+    space: dict[str, Any] | None = None
+
+    def trials_for(self, entry: str) -> int:
+        """How many trials an entry gets."""
+        return self.trials if self.entries is None or entry in self.entries else 0
+
+    def domains(self) -> dict[str, Range | Choice] | None:
+        """`space` with every value read.
+
+        Raises:
+            ValueError: one that is neither a list of two plain values or more, nor `{low, high, log}`.
+        """
+        return None if self.space is None else {key: _domain(key, value) for key, value in self.space.items()}
+
+
+def _domain(key: str, value: Any) -> Range | Choice:
+    if isinstance(value, list) and len(value) > 1 and all(isinstance(item, (int, float, str)) for item in value):
+        return Choice(tuple(value))
+    if isinstance(value, dict) and {"low", "high"} <= value.keys() <= {"low", "high", "log"}:
+        low, high, is_log = value["low"], value["high"], value.get("log", False)
+        are_numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in (low, high))
+        if are_numbers and isinstance(is_log, bool) and low < high and (low > 0 or not is_log):
+            return Range(low, high, is_log)
+    raise ValueError(
+        f"tuning.space.{key} is {value!r}; it must be a list of two values or more, or {{low: , high: , log: }} with "
+        "low < high, and low > 0 where log is true"
+    )
 
 
 @dataclass(frozen=True)
@@ -368,10 +418,6 @@ def _check(study: Study, file: str) -> None:
         value = functools.reduce(getattr, key.split("."), study)
         if not is_valid(value):
             raise ParamsError(f"{file}: {key} is {value}; it must be {rule}")
-    if study.tuning.trials:
-        raise ParamsError(
-            f"{file}: tuning.trials is {study.tuning.trials}; the search is not built yet, 0 keeps the planned values"
-        )
     if not study.budget.seeds or not study.folds():
         raise ParamsError(f"{file}: budget.seeds and budget.folds need at least one number each")
     for fold in study.folds():
@@ -384,3 +430,20 @@ def _check(study: Study, file: str) -> None:
                 raise ParamsError(f"{file}: {key} has {number} twice; name each once")
             if number < 0:
                 raise ParamsError(f"{file}: {key} has {number}; a seed is 0 or more")
+    _check_tuning(study, file)
+
+
+def _check_tuning(study: Study, file: str) -> None:
+    tuning = study.tuning
+    if 0 < tuning.trials < len(study.folds()):
+        raise ParamsError(
+            f"{file}: tuning.trials is {tuning.trials}, but each of the {len(study.folds())} folds has a search of its "
+            f"own; set it to {len(study.folds())} or more, or to 0 to keep the planned values"
+        )
+    for name in tuning.entries or []:
+        if name not in study.architectures and name not in study.entries:
+            raise ParamsError(f"{file}: tuning.entries has {name!r}; entries are {', '.join(study.architectures)}")
+    try:
+        tuning.domains()
+    except ValueError as error:
+        raise ParamsError(f"{file}: {error}") from error

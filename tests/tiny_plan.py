@@ -20,7 +20,7 @@ from pipelines.params import Study, read_params
 from pipelines.planning.plan import Plan, read_plan, write_plan
 from pipelines.tasks import segmentation
 from pipelines.training.folds import TrainingRequest, training_requests
-from pipelines.tuning.passed_on import pass_on
+from pipelines.tuning.results import pass_on
 
 DATASET = "blobs"
 ENTRY = "nnunet_tiny"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pipelines.planning.plan import Plan
+
+# Parts of a plan that a search may settle differently for each fold; a training in `model.json` has its own.
+PER_FOLD = ("optimizer", "schedule", "network")
 
 
 def weights_name(fold: int, seed: int) -> str:
@@ -14,5 +18,18 @@ def weights_name(fold: int, seed: int) -> str:
 
 
 def read_model_plan(model_dir: Path | str) -> Plan:
-    """The plan a model was trained by."""
-    return Plan.from_values(json.loads((Path(model_dir) / "model.json").read_text(encoding="utf-8"))["plan"])
+    """The plan a model was trained by; where folds have settings of their own, that of the first."""
+    return Plan.from_values(_read_model(Path(model_dir))["plan"])
+
+
+def read_training_plan(weights_path: Path | str) -> Plan:
+    """The plan that the training was run by which left these weights."""
+    model = _read_model(Path(weights_path).parent)
+    name = Path(weights_path).name
+    training = next(training for training in model["trainings"] if training["weights"] == name)
+    return Plan.from_values(model["plan"] | {key: training[key] for key in PER_FOLD})
+
+
+def _read_model(model_dir: Path) -> dict[str, Any]:
+    model: dict[str, Any] = json.loads((model_dir / "model.json").read_text(encoding="utf-8"))
+    return model

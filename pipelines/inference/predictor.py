@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipelines.inference.export import to_scan_grid
-from pipelines.inference.model_files import read_model_plan
+from pipelines.inference.model_files import read_model_plan, read_training_plan
 from pipelines.inference.sliding_window import predict_logits
 from pipelines.planning.network import build_network
 from pipelines.preprocessing.shards import open_case
@@ -33,7 +33,7 @@ def load_network(weights_path: Path, device: str) -> nn.Module:
 
 @functools.lru_cache(maxsize=8)
 def _load_network(weights_path: Path, versions: tuple[tuple[int, ...], ...], device: str) -> nn.Module:
-    network = build_network(read_model_plan(weights_path.parent))
+    network = build_network(read_training_plan(weights_path))
     network.load_state_dict(load_file(weights_path))
     return network.eval().to(device)
 

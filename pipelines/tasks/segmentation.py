@@ -1,8 +1,8 @@
 """Semantic segmentation: every voxel gets one class.
 
 What stages ask of a task: `collect`, `fingerprint`, `plan`, `prepare`, `evaluate`, and, on what `training` gives,
-`batch` (batches), `loss_terms` (training step) and `validate`; `compare` asks for what stands below `evaluate`. Each function imports what it needs, because torch alone
-takes seconds and most stages do without.
+`batch` (batches), `loss_terms` (training step) and `validate`; `compare` asks for what stands below `evaluate`. Each
+function imports what it needs, because torch alone takes seconds and most stages do without.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ MEASURES = (
 RANKED_SPLIT = "validation"
 REFERENCE = ("intensity_classifier", "a classifier that sees one voxel's intensity and nothing else")
 UNIT = "case"
+# What a search tries beside the planned one.
+TUNED_OPTIMIZERS = ("sgd", "adamw")
 VALIDATION_CURVE = ("val_pseudo_dice", "Pseudo Dice of the validation fold")
 
 
@@ -141,6 +143,34 @@ def training(
     from pipelines.tasks.segmentation_training import SegmentationTraining
 
     return SegmentationTraining(Plan.from_values(plan_values), cases, fold, seed, folder)
+
+
+def inner_split(cases: Sequence[dict[str, Any]], fold: int) -> tuple[list[dict[str, Any]], int]:
+    """The cases that a search for `fold` may see, split anew: its training part, without the fold and the test cases.
+
+    A fourth of the patients, first by the SHA-256 of their names, validate.
+
+    Args:
+        cases: entries of the prepared index.
+        fold: that validates in the end.
+
+    Returns:
+        The cases, in fold 0 those that validate a trial and in fold 1 those that train it; and 0.
+
+    Raises:
+        ValueError: fewer than two patients.
+    """
+    import hashlib
+
+    seen = [case for case in cases if case["split"] == "train" and case["fold"] != fold]
+    patients = sorted({case["patient"] for case in seen}, key=lambda name: hashlib.sha256(name.encode()).digest())
+    if len(patients) < 2:
+        raise ValueError(
+            f"fold {fold}: {len(patients)} patient to search on, but one trains a trial and one validates it; "
+            "set tuning.trials to 0, or split.num_folds higher"
+        )
+    validating = set(patients[: max(1, len(patients) // 4)])
+    return [case | {"fold": int(case["patient"] not in validating)} for case in seen], 0
 
 
 def evaluate(cases_dir: Path, index_path: Path, model_dir: Path, out_dir: Path, work_dir: Path) -> None:

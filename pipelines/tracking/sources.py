@@ -14,6 +14,7 @@ _FILE_FUNCTIONS = (
     "plan",
     "_plan_entry",
     "prepare",
+    "inner_split",
     "evaluate",
     "reference_rows",
     "dataset_facts",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.atomic_files import atomic_path, write_text
-from pipelines.inference.model_files import weights_name
+from pipelines.inference.model_files import PER_FOLD, weights_name
 from pipelines.ray_session.session import is_on_cluster, num_local_cpus, num_local_gpus
 from pipelines.tracking.provenance import digest_of
 
@@ -40,7 +40,7 @@ class TrainingRequest:
         run_dir: absolute folder of the training's live state.
         fold: the fold that validates.
         seed: of weights, patches and augmentation.
-        digest: of plan, tuned settings and prepared index.
+        digest: of plan, tuned settings of all folds, and prepared index; the same for all trainings of an entry.
     """
 
     family: str
@@ -80,34 +80,63 @@ def training_requests(
         family: task family.
         plan_path: `plans/D/A.json`.
         index_path: `prepared/D/index/A.json`.
-        best_path: `tuned/D/A/best.yaml`; its values replace the plan's.
+        best_path: `tuned/D/A/best.yaml`; its values replace the plan's, for each fold its own where there was a search.
         work_dir: folder of live state.
     """
     import yaml
 
     plan = json.loads(plan_path.read_text(encoding="utf-8"))
-    index = json.loads(index_path.read_text(encoding="utf-8"))
+    cases, content = read_index(index_path)
     best = yaml.safe_load(best_path.read_text(encoding="utf-8"))
-    plan |= {"optimizer": best["optimizer"], "schedule": best["schedule"]}
-    prepared_dir = index_path.parents[1] / index["folder"]
-    cases = [case | {"file": str(prepared_dir / case["file"])} for case in index["cases"]]
-    decides = {key: value for key, value in plan.items() if key not in _BESIDE_TRAINING}
-    digest = digest_of([decides, index["cases"]])
-    entry_dir = work_dir.resolve() / f"{plan['dataset']}-{Path(plan['architecture']).name}-{digest[:12]}"
+    plans = {
+        fold: with_tuned_values(plan, best["folds"][fold] if best["num_trials"] else best) for fold in plan["folds"]
+    }
+    # Where each fold has settings of its own, each has a digest of its own: another fold changes nothing for it.
+    digests = {fold: training_digest(tuned, content) for fold, tuned in plans.items()}
+    distinct = sorted(set(digests.values()))
+    name = f"{plan['dataset']}-{Path(plan['architecture']).name}"
     return [
         TrainingRequest(
             family=family,
-            plan=plan,
+            plan=plans[fold],
             cases=cases,
             folder=str(Path.cwd()),
-            run_dir=str(entry_dir / f"fold{fold}_seed{seed}"),
+            run_dir=str(work_dir.resolve() / f"{name}-{digests[fold][:12]}" / f"fold{fold}_seed{seed}"),
             fold=fold,
             seed=seed,
-            digest=digest,
+            digest=distinct[0] if len(distinct) == 1 else digest_of(distinct),
         )
         for seed in plan["seeds"]
         for fold in plan["folds"]
     ]
+
+
+def read_index(index_path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The prepared cases of an entry.
+
+    Returns:
+        The cases with the path of their file, and as they stand in `prepared/D/index/A.json`, whose digests say what
+        is in them wherever they lie.
+    """
+    index = json.loads(index_path.read_text(encoding="utf-8"))
+    prepared_dir = index_path.parents[1] / index["folder"]
+    return [case | {"file": str(prepared_dir / case["file"])} for case in index["cases"]], index["cases"]
+
+
+def training_digest(plan: dict[str, Any], content: list[dict[str, Any]]) -> str:
+    """Digest of all that decides the weights of a training of given fold and seed: parts of the plan, and the cases."""
+    return digest_of([{key: value for key, value in plan.items() if key not in _BESIDE_TRAINING}, content])
+
+
+def with_tuned_values(plan: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A plan, as JSON values, with the settings that a search found.
+
+    Args:
+        plan: the plan.
+        values: keys optimizer and schedule, whole, and maybe network, with the fields that replace planned ones.
+    """
+    network = plan["network"] | values.get("network", {})
+    return plan | {"optimizer": values["optimizer"], "schedule": values["schedule"], "network": network}
 
 
 def train_all(requests: list[TrainingRequest], workers: int) -> None:
@@ -142,15 +171,16 @@ def collect_models(requests: list[TrainingRequest], out_dir: Path) -> None:
     rows: list[dict[str, Any]] = []
     trainings = []
     for request in requests:
-        name = weights_name(request.fold, request.seed)
-        with atomic_path(out_dir / name) as temporary:
+        weights = weights_name(request.fold, request.seed)
+        with atomic_path(out_dir / weights) as temporary:
             shutil.copyfile(request.weights_path, temporary)
-        with atomic_path(out_dir / "events" / Path(name).with_suffix(".jsonl").name) as temporary:
+        with atomic_path(out_dir / "events" / Path(weights).with_suffix(".jsonl").name) as temporary:
             shutil.copyfile(request.events_path, temporary)
         summary = json.loads((Path(request.run_dir) / "summary.json").read_text(encoding="utf-8"))
         history = summary.pop("history")
         rows += [{"fold": request.fold, "seed": request.seed, **row} for row in history]
-        trainings.append({"fold": request.fold, "seed": request.seed, "weights": name, **summary})
+        settings = {name: request.plan[name] for name in PER_FOLD}
+        trainings.append({"fold": request.fold, "seed": request.seed, "weights": weights, **summary, **settings})
     with atomic_path(out_dir / "history.parquet") as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
     model = {

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repro_models.contract import Constraints, IllegalSizeError, Paper, Problem, Variant
+from repro_models.contract import Choice, Constraints, IllegalSizeError, Paper, Problem, Variant
 
 PAPER = Paper(
     title="3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation",
@@ -64,6 +64,8 @@ VARIANTS = {
     "small": Variant(Config(base_features=8), Problem(3, 1, 2), None, "ours"),
     "tiny": Variant(Config(base_features=4), Problem(3, 1, 2), 298_890, "counted in a transcription of the paper"),
 }
+
+SEARCH_SPACE = {"norm": Choice(("batch", "instance"))}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ import yaml
 
 from pipelines.params import Study
 from pipelines.planning.overrides import check_overrides
+from pipelines.tuning.space import check_space
+from repro_models.contract import Range
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "params.md").read_text(encoding="utf-8")
 # "| `key` | default | meaning |"; a default is code, or words where the key must be given.
@@ -36,6 +38,13 @@ def keys_of(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield key, item.default
 
 
+def section(title: str) -> str:
+    """The text below a heading of the second level."""
+    found = re.search(rf"^## {title}$(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
+
+
 KEYS = dict(keys_of(Study))
 
 
@@ -49,9 +58,7 @@ def test_a_key_of_a_study_stands_on_the_page_with_its_default(key: str) -> None:
 
 
 def test_the_page_has_no_other_keys() -> None:
-    overrides = re.search(r"^## Overrides$(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
-    assert overrides
-    named = {key for key in ROWS if f"| `{key}` |" not in overrides[1]}
+    named = set(re.findall(r"^\| `([^`]+)` \|", section("Keys"), re.MULTILINE))
     assert named == set(KEYS)
 
 
@@ -60,3 +67,15 @@ def test_every_override_stands_on_the_page() -> None:
         check_overrides({"no such override": 1})
     _, valid = str(error.value).split("valid are ")
     assert set(valid.split(", ")) <= ROWS.keys()
+
+
+def test_every_setting_of_a_search_stands_on_the_page() -> None:
+    with pytest.raises(ValueError) as error:
+        check_space({"no such setting": Range(0, 1)}, ["FIELD"])
+    _, valid = str(error.value).split("settings are ")
+    assert set(valid.split(", ")) == set(re.findall(r"`([^`]+)`", "".join(first_cells(section("Search space")))))
+
+
+def first_cells(text: str) -> list[str]:
+    """The first cell of every row of the tables in a text, heads left out."""
+    return re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE)

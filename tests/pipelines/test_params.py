@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from pipelines.params import ParamsError, read_params
+from repro_models.contract import Choice, Range
 from tests.tiny_plan import PARAMS
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +53,19 @@ def test_left_out_keys_have_the_defaults(tmp_path: Path) -> None:
     assert (study.ray.workers, study.tracking.uri) == (1, None)
     assert (study.training.optimizer.name, study.training.optimizer.learning_rate) == ("sgd", 0.01)
     assert study.budget.seeds == [0]
+
+
+def test_the_entries_to_search_for_get_all_trials_and_the_others_none(tmp_path: Path) -> None:
+    tuning = read_params(write(tmp_path, tuning={"trials": 6, "entries": ["nnunet_tiny"]})).tuning
+    assert (tuning.trials_for("nnunet_tiny"), tuning.trials_for("unet_3d_tiny")) == (6, 0)
+    assert read_params(write(tmp_path, tuning={"trials": 6})).tuning.trials_for("unet_3d_tiny") == 6
+
+
+def test_what_to_vary_is_a_list_or_a_range(tmp_path: Path) -> None:
+    space = {"optimizer": ["sgd", "adamw"], "learning_rate": {"low": 1e-4, "high": 0.1, "log": True}}
+    domains = read_params(write(tmp_path, tuning={"space": space})).tuning.domains()
+    assert domains == {"optimizer": Choice(("sgd", "adamw")), "learning_rate": Range(1e-4, 0.1, is_log=True)}
+    assert read_params(write(tmp_path)).tuning.domains() is None
 
 
 def test_a_whole_number_serves_where_a_number_is_asked_for(tmp_path: Path) -> None:
@@ -147,7 +161,19 @@ IMPOSSIBLE = [
     ({"inference__overlap": 1}, "inference.overlap is 1.0; it must be in [0, 1)"),
     ({"evaluation__tolerance_mm": 0}, "evaluation.tolerance_mm is 0.0; it must be above 0"),
     ({"evaluation__num_bootstrap": 0}, "evaluation.num_bootstrap is 0; it must be 1 or more"),
-    ({"tuning__trials": 5}, "tuning.trials is 5; the search is not built yet"),
+    ({"tuning__trials": -1}, "tuning.trials is -1; it must be 0 or more"),
+    ({"tuning__trials": 1}, "tuning.trials is 1, but each of the 2 folds has a search of its own; set it to 2 or more"),
+    ({"tuning__steps": 0}, "tuning.steps is 0; it must be 1 or more, or null"),
+    ({"tuning__minutes": 0}, "tuning.minutes is 0.0; it must be above 0, or null"),
+    ({"tuning__grace_epochs": 0}, "tuning.grace_epochs is 0; it must be 1 or more"),
+    ({"tuning__reduction_factor": 1}, "tuning.reduction_factor is 1.0; it must be above 1"),
+    ({"tuning__seed": -1}, "tuning.seed is -1; it must be 0 or more"),
+    ({"tuning__entries": ["nnunnet"]}, "tuning.entries has 'nnunnet'; entries are nnunet_tiny, unet_3d_tiny"),
+    ({"tuning__space": {"momentum": [0.9]}}, "tuning.space.momentum is [0.9]; it must be a list of two values or more"),
+    ({"tuning__space": {"a": {"low": 2, "high": 1}}}, "tuning.space.a is {'high': 1, 'low': 2}; it must be"),
+    ({"tuning__space": {"b": {"low": 0, "high": 1, "log": True}}}, "and low > 0 where log is true"),
+    ({"tuning__space": {"c": {"low": 0, "high": 1, "base": 2}}}, "or {low: , high: , log: }"),
+    ({"tuning__space": {"d": 0.1}}, "tuning.space.d is 0.1; it must be"),
     ({"ray": {"workers": 0}}, "ray.workers is 0; it must be 1 or more"),
 ]
 

@@ -13,7 +13,7 @@ import pytest
 from pipelines.cases.nifti import read_label
 from pipelines.evaluation.case_scores import read_scores
 from pipelines.evaluation.prediction import evaluate_model
-from pipelines.inference.model_files import weights_name
+from pipelines.inference.model_files import PER_FOLD, weights_name
 from tests.tiny_plan import ENTRY, FOLDS, TinyStudy, one_after_the_other
 
 
@@ -48,8 +48,11 @@ def predictor(tiny_study: TinyStudy, monkeypatch: pytest.MonkeyPatch) -> Predict
 
 def write_model(study: TinyStudy, folder: Path, folds: Sequence[int] = (0, 1), **changes: Any) -> Path:
     plan = json.loads(study.plan_path().read_text(encoding="utf-8")) | changes
+    settings = {name: plan[name] for name in PER_FOLD}
     trainings = [
-        {"fold": fold, "seed": seed, "weights": weights_name(fold, seed)} for seed in plan["seeds"] for fold in folds
+        {"fold": fold, "seed": seed, "weights": weights_name(fold, seed), **settings}
+        for seed in plan["seeds"]
+        for fold in folds
     ]
     folder.mkdir(parents=True, exist_ok=True)
     for training in trainings:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from pipelines.tracking.events import EventLog
 from pipelines.training import folds
@@ -28,12 +29,38 @@ def test_there_is_a_request_for_every_fold_and_seed(tiny_study: TinyStudy, tmp_p
 
 def test_the_tuned_settings_replace_the_planned_ones(tiny_study: TinyStudy, tmp_path: Path) -> None:
     best = tmp_path / "best.yaml"
-    best.write_text("{optimizer: {name: adamw, learning_rate: 0.5}, schedule: {name: cosine}}", encoding="utf-8")
+    tuned = "{num_trials: 0, optimizer: {name: adamw, learning_rate: 0.5}, schedule: {name: cosine}}"
+    best.write_text(tuned, encoding="utf-8")
     paths = (tiny_study.plan_path(), tiny_study.index_path())
     request = training_requests("segmentation", *paths, best, tmp_path)[0]
     assert request.plan["optimizer"] == {"name": "adamw", "learning_rate": 0.5}
     assert request.plan["schedule"] == {"name": "cosine"}
     assert request.digest != tiny_study.requests(tmp_path)[0].digest
+
+
+def test_each_fold_is_trained_by_the_settings_that_its_own_search_found(tiny_study: TinyStudy, tmp_path: Path) -> None:
+    plan = json.loads(tiny_study.plan_path().read_text(encoding="utf-8"))
+    slow, fast = ({"name": "adamw", "learning_rate": rate, "weight_decay": 0.0} for rate in (0.1, 0.2))
+    found = {
+        0: {"optimizer": slow, "schedule": plan["schedule"]},
+        1: {"optimizer": fast, "schedule": plan["schedule"], "network": {"negative_slope": 0.5}},
+    }
+
+    def requests(folds: dict[int, Any]) -> list[TrainingRequest]:
+        best = tmp_path / "best.yaml"
+        best.write_text(yaml.safe_dump({"num_trials": 2, "folds": folds}), encoding="utf-8")
+        return training_requests("segmentation", tiny_study.plan_path(), tiny_study.index_path(), best, tmp_path)
+
+    first, second = requests(found)
+    assert (first.plan["optimizer"], second.plan["optimizer"]) == (slow, fast)
+    assert first.plan["network"] == plan["network"]
+    assert second.plan["network"] == plan["network"] | {"negative_slope": 0.5}
+    assert first.digest == second.digest
+    assert Path(first.run_dir).parent != Path(second.run_dir).parent
+
+    changed = requests(found | {1: {"optimizer": slow, "schedule": plan["schedule"]}})
+    assert changed[0].run_dir == first.run_dir, "what is found for one fold retrains no other"
+    assert changed[0].digest != first.digest
 
 
 @pytest.mark.parametrize(
@@ -95,7 +122,7 @@ def test_the_folder_changes_with_the_content_of_a_case_and_not_with_its_place(
 def request_in(folder: Path, fold: int, seed: int = 0, is_finished: bool = False) -> TrainingRequest:
     request = TrainingRequest(
         family="segmentation",
-        plan={"entry": "a", "dataset": "d"},
+        plan={"entry": "a", "dataset": "d", "optimizer": {"learning_rate": fold + 1}, "schedule": {}, "network": {}},
         cases=[{"case_id": "c", "digest": "1", "split": "train", "fold": 0, "file": "x", "patient": "c"}],
         folder=str(folder),
         run_dir=str(folder / f"fold{fold}_seed{seed}"),
@@ -198,6 +225,7 @@ def test_the_model_folder_has_all_that_later_stages_read(tmp_path: Path) -> None
     ]
     assert model["trainings"][0]["num_parameters"] == 7
     assert "history" not in model["trainings"][0]
+    assert [item["optimizer"] for item in model["trainings"]] == [{"learning_rate": 1}, {"learning_rate": 2}] * 2
     rows = pq.read_table(out / "history.parquet").to_pylist()
     assert [(row["fold"], row["seed"], row["train_loss"]) for row in rows] == [
         (0, 0, 0.5),
