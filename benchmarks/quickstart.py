@@ -51,7 +51,7 @@ def main() -> None:
         "training_loops_s": round(training_s, 1),
         "peak_memory_gib": round(first.peak_gib, 2),
         "second_dvc_repro_s": round(again.wall_s, 1),
-        "dice": {row["entry"]: row["dice"] for row in ranking},
+        "dice": {row["entry"]: row["score"] for row in ranking},
     }
     write_text(ROOT / "benchmarks/results/quickstart.json", json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

@@ -113,16 +113,18 @@ def _models(_: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     import json
 
-    from pipelines.cases.case import read_info
     from pipelines.params import read_params
+    from pipelines.reporting.comparison import Comparison
     from pipelines.reporting.tables import ranking_text
+    from pipelines.tasks.lookup import task_of
 
-    for dataset in [options.dataset] if options.dataset else read_params().datasets:
+    study = read_params()
+    comparison = Comparison.of_task(task_of(study.family))
+    for dataset in [options.dataset] if options.dataset else study.datasets:
         report = Path("reports") / dataset
         if not (report / "ranking.json").exists():
             raise ValueError(f"{report}: no report yet; run `dvc repro` first")
-        labels = read_info(Path("cases") / dataset / "dataset.json").labels
-        print(ranking_text(json.loads((report / "ranking.json").read_text(encoding="utf-8")), labels))
+        print(ranking_text(json.loads((report / "ranking.json").read_text(encoding="utf-8")), comparison))
         print(f"\nreport: {(report / 'index.html').resolve().as_uri()}")
     print("MLflow: run `repro ui`, then open http://127.0.0.1:5000")
 
@@ -155,10 +157,10 @@ def _sync(_: argparse.Namespace) -> None:
 
 def _ui(options: argparse.Namespace) -> None:
     import os
-    import subprocess
 
     from pipelines.params import read_params
     from pipelines.tracking.mlflow_run import resolve_uri
+    from pipelines.tracking.pages import APP_NAME
 
     uri = resolve_uri(read_params().tracking.uri)
     if uri is None:
@@ -177,10 +179,13 @@ def _ui(options: argparse.Namespace) -> None:
         str(options.port),
         "--workers",
         "1",
+        "--app-name",
+        APP_NAME,
     ]
     environment = dict(os.environ, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true")
-    print(f"MLflow: http://127.0.0.1:{options.port} (Ctrl-C ends it)")
-    raise SystemExit(subprocess.call(command, env=environment))
+    print(f"MLflow: http://127.0.0.1:{options.port} (Ctrl-C ends it)", flush=True)
+    # In place of this process, so that whatever ends it ends the server and not only who waits for it.
+    os.execve(command[0], command, environment)
 
 
 if __name__ == "__main__":

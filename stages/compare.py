@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
 from pipelines.exits import exits_cleanly
 from pipelines.params import read_params
-from pipelines.reporting.compare import compare_entries, tell_ranking
+from pipelines.reporting.compare import DatasetFolders, compare_entries, tell_ranking
 
 
 @exits_cleanly
 def main() -> None:
     """Write `index.html`, `ranking.json`, `ranking.md`, figures and learning curves."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=Path, required=True)
-    parser.add_argument("--plans", type=Path, required=True)
-    parser.add_argument("--models", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    names = [field.name for field in fields(DatasetFolders)]
+    for name in (*names, "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
     arguments = parser.parse_args()
     study = read_params()
-    compare_entries(study, arguments.cases, arguments.plans, arguments.models, arguments.results, arguments.out)
-    tell_ranking(study, arguments.models, arguments.out)
+    folders = DatasetFolders(**{name: getattr(arguments, name) for name in names})
+    compare_entries(study, folders, arguments.out)
+    tell_ranking(study, folders.models, arguments.out)
 
 
 if __name__ == "__main__":

@@ -115,5 +115,5 @@ def write_scores(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_scores(path: Path | str) -> list[dict[str, Any]]:
-    """Read what `write_scores` wrote."""
-    return pq.read_table(path, schema=_SCHEMA).to_pylist()
+    """Read the score rows of an entry, of any family."""
+    return pq.read_table(path).to_pylist()

@@ -27,7 +27,6 @@ from pipelines.cases.case import Case
 from pipelines.evaluation.case_scores import OUT_OF_FOLD, TEST, score_case
 from pipelines.metrics.overlap import dice
 
-ENTRY = "intensity_classifier"
 _BINS_PER_CHANNEL = (128, 64)  # alone, and in a pair
 # From the largest on: where the Dice is the same, the plain posterior stays.
 _PRIOR_WEIGHTS = (1.0, 0.75, 0.5, 0.25, 0.0)

@@ -12,7 +12,7 @@ from pipelines.atomic_files import link, write_text
 from pipelines.cases.case import Case, read_cases
 from pipelines.cases.nifti import read_label, write_label
 from pipelines.evaluation.case_scores import OUT_OF_FOLD, TEST, score_case, write_scores
-from pipelines.evaluation.ranking import case_dice
+from pipelines.evaluation.ranking import case_means
 from pipelines.inference.model_files import read_model_plan
 from pipelines.planning.plan import Plan
 from pipelines.ray_session.map_cases import map_cases
@@ -151,7 +151,7 @@ def _metrics(rows: list[dict[str, Any]]) -> dict[str, Any]:
         if of_split:
             classes = dict.fromkeys(row["class_name"] for row in of_split)
             metrics[split] = {
-                "dice": _mean(case_dice(of_split).values()),
+                "dice": _mean(case_means(of_split, "dice").values()),
                 "num_cases": len({row["case_id"] for row in of_split}),
                 **{
                     f"dice_{name}": _mean(row["dice"] for row in of_split if row["class_name"] == name)

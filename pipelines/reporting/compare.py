@@ -2,59 +2,83 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.cases.case import read_cases, read_info
+import yaml
+
 from pipelines.evaluation.case_scores import read_scores
-from pipelines.evaluation.intensity_classifier import ENTRY as INTENSITY_CLASSIFIER
-from pipelines.evaluation.intensity_classifier import intensity_classifier_rows
 from pipelines.evaluation.ranking import ranking_rows
 from pipelines.params import Study
-from pipelines.reporting.overlays import read_overlays
-from pipelines.reporting.page import verdict
-from pipelines.reporting.report import read_history, write_report
+from pipelines.reporting.comparison import Comparison
+from pipelines.reporting.histories import read_history
+from pipelines.reporting.report import Search, write_report
 from pipelines.reporting.tables import format_score, ranking_markdown
+from pipelines.reporting.verdict import verdict
+from pipelines.tasks.lookup import task_of
 from pipelines.tracking.description import describe_model
 from pipelines.tracking.follow import tell_results
-from pipelines.tracking.provenance import git_commit, machine
+from pipelines.tracking.provenance import digest_of, git_commit, machine
 
 
-def compare_entries(
-    study: Study, cases_dir: Path, plans_dir: Path, models_dir: Path, results_dir: Path, out_dir: Path
-) -> None:
-    """Rank the entries `study.architectures` names, beside the intensity classifier, and write the report.
+@dataclass(frozen=True)
+class DatasetFolders:
+    """Where the stages left what they know of one data set.
+
+    Attributes:
+        cases: `cases/D`.
+        fingerprint: `fingerprints/D`.
+        plans: `plans/D`.
+        tuned: `tuned/D`.
+        models: `models/D`.
+        results: `results/D`.
+    """
+
+    cases: Path
+    fingerprint: Path
+    plans: Path
+    tuned: Path
+    models: Path
+    results: Path
+
+
+def compare_entries(study: Study, folders: DatasetFolders, out_dir: Path) -> None:
+    """Rank the entries `study.architectures` names, beside the yardstick of the family, and write the report.
 
     Args:
         study: what to compare, and how intervals are taken.
-        cases_dir: `cases/D`.
-        plans_dir: `plans/D`.
-        models_dir: `models/D`.
-        results_dir: `results/D`.
+        folders: what the other stages wrote.
         out_dir: `reports/D`.
     """
-    cases, dataset = read_cases(cases_dir / "cases.parquet"), read_info(cases_dir / "dataset.json")
-    scores = {entry: read_scores(results_dir / entry / "cases.parquet") for entry in study.architectures}
-    models = {entry: _read_json(models_dir / entry / "model.json") for entry in study.architectures}
-    info = {entry: _entry_info(model) for entry, model in models.items()}
-    scores[INTENSITY_CLASSIFIER] = intensity_classifier_rows(
-        cases, dataset.labels, study.folds(), study.evaluation.tolerance_mm, dataset.ignore_label
-    )
-    info[INTENSITY_CLASSIFIER] = {"is_reference": True}
-    ranking = ranking_rows(scores, info, study.evaluation.num_bootstrap)
+    task = task_of(study.family)
+    comparison = Comparison.of_task(task)
+    scores = {entry: read_scores(folders.results / entry / "cases.parquet") for entry in study.architectures}
+    models = {entry: _read_json(folders.models / entry / "model.json") for entry in study.architectures}
+    searches = {entry: _read_search(folders.tuned / entry) for entry in study.architectures}
+    info = {entry: _entry_info(model, searches[entry]) for entry, model in models.items()}
+    scores[comparison.reference] = task.reference_rows(study, folders.cases)
+    info[comparison.reference] = {"is_reference": True}
+    ranking = ranking_rows(scores, info, comparison.measures, comparison.ranked_split, study.evaluation.num_bootstrap)
     leader = next(row["entry"] for row in ranking if row["rank"] == 1)
+    dataset = models[leader]["plan"]["dataset"]
     write_report(
         out_dir,
-        dataset_info=dataset,
+        comparison=comparison,
+        dataset=task.dataset_facts(folders.cases),
+        fingerprint=task.fingerprint_words(folders.fingerprint),
         ranking=ranking,
         scores=scores,
-        histories={entry: read_history(models_dir / entry / "history.parquet") for entry in study.architectures},
-        overlays=read_overlays(scores[leader], cases, results_dir / leader / "predictions"),
-        plans={entry: _read_json(plans_dir / f"{entry}.json") for entry in study.architectures},
-        provenance={"commit": git_commit() or "unknown", "machine": machine()},
+        histories={entry: read_history(folders.models / entry / "history.parquet") for entry in study.architectures},
+        overlays=task.gallery(scores[leader], folders.cases, folders.results / leader),
+        plans={entry: _read_json(folders.plans / f"{entry}.json") for entry in study.architectures},
+        searches={entry: search for entry, search in searches.items() if search.trials},
+        settings=_settings(study, dataset),
+        provenance=_provenance(study, dataset, models),
         command="dvc repro",
     )
 
@@ -70,7 +94,7 @@ def tell_ranking(study: Study, models_dir: Path, out_dir: Path) -> bool:
     Returns:
         Whether MLflow was told everything; one line on standard error says it where it was not.
     """
-    ranking = _read_json(out_dir / "ranking.json")
+    ranking, comparison = _read_json(out_dir / "ranking.json"), Comparison.of_task(task_of(study.family))
     artifacts = [out_dir / "index.html", out_dir / "ranking.md", *sorted((out_dir / "figures").glob("*.png"))]
     for row in ranking:
         if row["entry"] not in study.architectures:
@@ -78,25 +102,24 @@ def tell_ranking(study: Study, models_dir: Path, out_dir: Path) -> bool:
         model_dir = models_dir / row["entry"]
         dataset = _read_json(model_dir / "model.json")["plan"]["dataset"]
         description = describe_model(model_dir, study.datasets[dataset].source)
-        was_told = tell_results(
-            description, _final_metrics(row), artifacts, result_note(row, ranking), study.tracking.uri
-        )
+        note = result_note(row, ranking, comparison)
+        was_told = tell_results(description, _final_metrics(row, comparison), artifacts, note, study.tracking.uri)
         if not was_told:
             return False
     return True
 
 
-def result_note(row: Mapping[str, Any], ranking: Sequence[Mapping[str, Any]]) -> str:
+def result_note(row: Mapping[str, Any], ranking: Sequence[Mapping[str, Any]], comparison: Comparison) -> str:
     """The result of one entry in words, Markdown: its place, its figures, and the verdict on all."""
-    num_ranked = sum(other["rank"] is not None for other in ranking)
+    num_ranked, primary = sum(other["rank"] is not None for other in ranking), comparison.primary
+    score, low, high = (format_score(row[key], primary.digits) for key in ("score", "score_low", "score_high"))
     place = f"**{row['entry']}** is number {row['rank']} of {num_ranked}"
-    interval = f"95 % interval {format_score(row['dice_low'])} to {format_score(row['dice_high'])}"
-    figures = f"Dice {format_score(row['dice'])} ({interval}) over {row['num_cases']} cases"
-    labels = {name: number for number, name in enumerate(row["classes"], start=1)}
-    return "\n\n".join([f"{place}: {figures}.", *verdict(ranking), ranking_markdown(ranking, labels)])
+    cases = comparison.cases(row["num_cases"])
+    figures = f"{primary.title} {score} (95 % interval {low} to {high}) over {cases}"
+    return "\n\n".join([f"{place}: {figures}.", *verdict(ranking, comparison), ranking_markdown(ranking, comparison)])
 
 
-def _entry_info(model: Mapping[str, Any]) -> dict[str, Any]:
+def _entry_info(model: Mapping[str, Any], search: Search) -> dict[str, Any]:
     plan, trainings = model["plan"], model["trainings"]
     return {
         "is_reference": False,
@@ -104,15 +127,50 @@ def _entry_info(model: Mapping[str, Any]) -> dict[str, Any]:
         "configuration": plan["configuration"],
         "num_parameters": trainings[0]["num_parameters"],
         "train_seconds": sum(training["seconds"] for training in trainings),
+        "tuning": search.best["num_trials"] or None,
     }
 
 
-def _final_metrics(row: Mapping[str, Any]) -> dict[str, float]:
-    metrics = {"cv/dice": row["dice"], "cv/dice_low": row["dice_low"], "cv/dice_high": row["dice_high"]}
-    metrics |= {f"cv/dice_{name}": scores["dice"] for name, scores in row["classes"].items()}
+def _final_metrics(row: Mapping[str, Any], comparison: Comparison) -> dict[str, float]:
+    key = comparison.primary.key
+    group = "cv" if comparison.is_out_of_fold else "test"
+    metrics = {f"{group}/{key}": row["score"], f"{group}/{key}_low": row["score_low"]}
+    metrics |= {f"{group}/{key}_high": row["score_high"]}
+    metrics |= {f"{group}/{key}_{name}": scores[key] for name, scores in row["classes"].items()}
     if row["test"]:
-        metrics["test/dice"] = row["test"]["dice"]
+        metrics[f"test/{key}"] = row["test"]["score"]
     return {name: value for name, value in metrics.items() if value is not None and not math.isnan(value)}
+
+
+def _settings(study: Study, dataset: str) -> str:
+    """The study as a params file, without what concerns other data sets and without where it ran."""
+    values = dataclasses.asdict(study)
+    values["datasets"] = {dataset: values["datasets"][dataset]}
+    values["entries"] = {name: entry for name, entry in values["entries"].items() if name in study.architectures}
+    for elsewhere in ("ray", "tracking"):
+        del values[elsewhere]
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def _provenance(study: Study, dataset: str, models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    first = next(iter(models.values()))
+    cases = [[case["case_id"], case["digest"]] for case in first["cases"]]
+    return {
+        "code (git commit)": git_commit() or "unknown",
+        "data": f"{study.datasets[dataset].source}, {len(cases)} cases, digest {digest_of(cases)[:12]}",
+        "folds": [str(fold) for fold in first["plan"]["folds"]],
+        "seeds": [str(seed) for seed in first["plan"]["seeds"]],
+        "trainings": sum(len(model["trainings"]) for model in models.values()),
+        **machine(),
+    }
+
+
+def _read_search(folder: Path) -> Search:
+    import pyarrow.parquet as pq
+
+    best = yaml.safe_load((folder / "best.yaml").read_text(encoding="utf-8"))
+    return Search(pq.read_table(folder / "trials.parquet").to_pylist(), best)
 
 
 def _read_json(path: Path) -> Any:

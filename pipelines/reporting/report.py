@@ -2,201 +2,230 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipelines.atomic_files import atomic_path, write_text
-from pipelines.cases.case import DatasetInfo
-from pipelines.evaluation.case_scores import OUT_OF_FOLD
-from pipelines.evaluation.intervals import bootstrap_interval
-from pipelines.reporting import figures, page
-from pipelines.reporting.overlays import OverlayCase
+from pipelines.evaluation.gallery import OverlayCase
+from pipelines.evaluation.measures import DatasetFacts
+from pipelines.evaluation.ranking import case_means
+from pipelines.reporting import figures, sections
+from pipelines.reporting.comparison import Comparison
+from pipelines.reporting.curve_figures import learning_curves
+from pipelines.reporting.histories import History, curves, learning_curves_csv
+from pipelines.reporting.overlay_figures import overlay
+from pipelines.reporting.page import page
+from pipelines.reporting.score_figures import strips
+from pipelines.reporting.score_points import case_strips, class_strips, ranked_scores, seed_strips
 from pipelines.reporting.tables import class_names, format_score, ranking_markdown
+from pipelines.reporting.verdict import verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
-History = Mapping[str, Sequence[Row]]
 
-CURVE_COLUMNS = ("entry", "fold", "seed", "epoch", "step", "train_loss", "val_pseudo_dice")
+# Nodes of a graph are right or wrong: points in two heaps show nothing that the mean does not.
+_FEWEST_VALUES = 5
+_TUNED = ("optimizer", "schedule", "network")
 
-_CURVES = {"train_loss": "Training loss", "val_pseudo_dice": "Pseudo Dice of the validation fold"}
-_CLASS_FIGURES = {"dice": "Dice", "hd95_mm": "HD95 in mm (smaller is better)"}
+
+@dataclass(frozen=True)
+class Search:
+    """What the search of an entry left behind.
+
+    Attributes:
+        trials: rows of `trials.parquet`.
+        best: content of `best.yaml`; with trials, settings by fold under `folds`.
+    """
+
+    trials: Sequence[Row]
+    best: Row
 
 
 def write_report(
     out_dir: Path,
     *,
-    dataset_info: DatasetInfo,
+    comparison: Comparison,
+    dataset: DatasetFacts,
+    fingerprint: Sequence[str],
     ranking: Sequence[Row],
     scores: Mapping[str, Sequence[Row]],
     histories: Mapping[str, History],
     overlays: Sequence[OverlayCase],
     plans: Mapping[str, Row],
+    searches: Mapping[str, Search],
+    settings: str,
     provenance: Row,
     command: str,
 ) -> None:
     """Write `index.html`, `ranking.json`, `ranking.md`, `learning_curves.csv` and `figures/*.png`.
 
-    The page holds its pictures and its style; it asks for no other file.
+    The page holds its pictures, its style and its script; it asks for no other file.
 
     Args:
         out_dir: made where it does not exist.
-        dataset_info: name, channels and labels.
+        comparison: what the family measures.
+        dataset: name, labels and facts.
+        fingerprint: sentences about the training cases.
         ranking: as `pipelines.evaluation.ranking.ranking_rows` gives it; `architecture`, `configuration`,
-            `num_parameters` and `train_seconds` are shown where a row has them.
-        scores: score rows by entry, with the keys of `pipelines.evaluation.case_scores`.
+            `num_parameters`, `train_seconds` and `tuning` are shown where a row has them.
+        scores: score rows by entry.
         histories: by entry and training ("fold0_seed0"), rows with `epoch`, `step`, `train_loss` and, where there was a
-            validation, `val_pseudo_dice`.
+            validation, the column of `comparison.validation_curve`.
         overlays: cases of the leading entry to draw.
         plans: plan JSON by entry.
-        provenance: what to say about code, data and machine; values are text, numbers, lists or one more dict.
+        searches: by entry, those that were searched for.
+        settings: params.yaml, as far as it concerns this data set.
+        provenance: what to say about code, data and machine; values are text, numbers, lists or dicts of them.
         command: what to type to get this report again.
     """
+    names = _class_order(ranking, dataset.labels)
+    ranking = [_with_classes_in_order(row, names) for row in ranking]
+    entries = [row["entry"] for row in ranking]
     references = [row["entry"] for row in ranking if row["rank"] is None]
-    entries = [*(row["entry"] for row in ranking), *(entry for entry in histories if entry not in scores)]
-    colours = figures.entry_colours(list(dict.fromkeys(entries)), references)
-    names = class_names(ranking, dataset_info.labels)
+    colours = figures.entry_colours(list(dict.fromkeys([*entries, *histories])), references)
+    compared = ranked_scores(scores, entries, comparison.ranked_split)
+    by_case = {
+        entry: dict(sorted(case_means(rows, comparison.primary.key).items())) for entry, rows in compared.items()
+    }
 
-    curves = dict(_curve_figures(histories, colours))
-    by_class = dict(_class_figures(scores, [row["entry"] for row in ranking], names, colours))
-    planes = [_overlay_figures(case, [dataset_info.labels[name] for name in names]) for case in overlays]
-    pngs = {name: figures.to_png(figure) for name, figure in (curves | by_class).items()}
+    case_drawings = dict(_case_figures(compared, comparison, colours))
+    class_drawings = dict(_class_figures(compared, comparison, names, colours))
+    curve_drawings = dict(
+        _curve_figures({entry: histories[entry] for entry in entries if entry in histories}, comparison, colours)
+    )
+    search_drawings = {entry: _search_figures(entry, search) for entry, search in searches.items()}
+    drawn: dict[str, tuple[str, Figure]] = case_drawings | class_drawings | curve_drawings
+    for of_entry in search_drawings.values():
+        drawn |= of_entry
+    pngs = {name: figures.to_png(figure) for name, (_, figure) in drawn.items()}
     shown = []
-    for case, drawn in zip(overlays, planes, strict=True):
-        pictures = {plane: figures.to_png(figure) for plane, figure in drawn.items()}
-        pngs |= {f"case_{case.caption}_{plane}": png for plane, png in pictures.items()}
-        ratios = {plane: figure.get_figwidth() / figure.get_figheight() for plane, figure in drawn.items()}
-        shown.append(
-            (_caption(case), {plane: (figures.to_data_address(pictures[plane]), ratios[plane]) for plane in drawn})
+    for case in overlays:
+        planes = overlay(
+            case.image[0], case.reference, case.prediction, case.spacing_mm, [dataset.labels[name] for name in names]
         )
+        pictures = {plane: figures.to_png(figure, 130) for plane, figure in planes.items()}
+        pngs |= {f"case_{case.caption}_{plane}": png for plane, png in pictures.items()}
+        ratios = {plane: figure.get_figwidth() / figure.get_figheight() for plane, figure in planes.items()}
+        addresses = {plane: (figures.to_data_address(png), ratios[plane]) for plane, png in pictures.items()}
+        shown.append((f"{case.caption.capitalize()} case: {case.case_id}", _case_text(case, comparison), addresses))
 
     leader = next((row["entry"] for row in ranking if row["rank"] == 1), "")
-    html = page.page(
-        f"{dataset_info.name}: ranking",
+    html = page(
+        f"{dataset.name}: report",
+        sections.heading(dataset.name, len(entries) - len(references), dataset.facts, verdict(ranking, comparison)),
         [
-            page.heading(dataset_info.name, _facts(dataset_info, ranking), page.verdict(ranking)),
-            page.ranking_section(ranking, colours),
-            page.classes_section(ranking, dataset_info.labels, _svgs(by_class)),
-            page.curves_section(_svgs(curves)),
-            page.overlays_section(leader, figures.class_colours(names), shown),
-            page.plans_section(plans),
-            page.repeat_section(command, provenance),
+            sections.ranking_section(ranking, comparison, colours),
+            sections.cases_section(_svgs(case_drawings), by_case, comparison),
+            sections.classes_section(ranking, comparison, _svgs(class_drawings)),
+            sections.gallery_section(leader, figures.class_colours(names), shown),
+            sections.curves_section(_svgs(curve_drawings)),
+            sections.search_section(
+                {
+                    entry: (
+                        _svgs(search_drawings[entry]),
+                        Counter(str(trial["status"]) for trial in search.trials),
+                        *_settings(search.best, plans.get(entry, {})),
+                    )
+                    for entry, search in searches.items()
+                }
+            ),
+            sections.data_section(fingerprint),
+            sections.plans_section(plans),
+            sections.repeat_section(command, settings, provenance),
         ],
     )
     for name, png in pngs.items():
         with atomic_path(out_dir / "figures" / f"{name}.png") as temporary:
             temporary.write_bytes(png)
-    write_text(out_dir / "ranking.json", json.dumps(_without_nan(list(ranking)), indent=2) + "\n")
-    write_text(out_dir / "ranking.md", ranking_markdown(ranking, dataset_info.labels))
-    write_text(out_dir / "learning_curves.csv", learning_curves_csv(histories))
+    write_text(out_dir / "ranking.json", json.dumps(_without_nan(ranking), indent=2) + "\n")
+    write_text(out_dir / "ranking.md", ranking_markdown(ranking, comparison))
+    write_text(out_dir / "learning_curves.csv", learning_curves_csv(histories, comparison.validation_curve[0]))
     write_text(out_dir / "index.html", html)
 
 
-def read_history(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Rows of a `history.parquet` by training, keys as in "fold0_seed0", each sorted by epoch."""
-    import pyarrow.parquet as pq
-
-    trainings = defaultdict(list)
-    for row in pq.read_table(path).to_pylist():
-        trainings[f"fold{row['fold']}_seed{row['seed']}"].append(row)
-    return {name: sorted(trainings[name], key=lambda row: row["epoch"]) for name in sorted(trainings)}
-
-
-def learning_curves_csv(histories: Mapping[str, History]) -> str:
-    """All trainings in one table with the columns `CURVE_COLUMNS`; a value that does not exist is empty."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CURVE_COLUMNS)
-    for entry, trainings in histories.items():
-        for training, rows in trainings.items():
-            match = re.fullmatch(r"fold(\d+)_seed(\d+)", training)
-            assert match, training
-            writer.writerows([entry, *match.groups(), *(row.get(key) for key in CURVE_COLUMNS[3:])] for row in rows)
-    return buffer.getvalue()
-
-
-def class_points(
-    scores: Mapping[str, Sequence[Row]], entries: Sequence[str], names: Sequence[str], measure: str
-) -> list[figures.ClassPoint]:
-    """Mean and bootstrap interval of every class and entry, over the out-of-fold cases that all entries predicted."""
-    values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    patients = {}
-    predicted = defaultdict(set)
-    for entry in entries:
-        for row in scores.get(entry, ()):
-            if row["split"] == OUT_OF_FOLD:
-                predicted[entry].add(row["case_id"])
-                patients[row["case_id"]] = row["patient"]
-                if row[measure] is not None and math.isfinite(row[measure]):
-                    values[entry, row["class_name"]][row["case_id"]].append(row[measure])
-    common = set.intersection(*predicted.values()) if predicted else set()
-    points = []
-    for name in names:
-        for entry in entries:
-            cases = sorted(common & values[entry, name].keys())
-            means = [math.fsum(values[entry, name][case]) / len(values[entry, name][case]) for case in cases]
-            points.append(
-                figures.ClassPoint(entry, name, *bootstrap_interval(means, [patients[case] for case in cases]))
-            )
-    return points
+def _case_figures(
+    compared: Mapping[str, Sequence[Row]], comparison: Comparison, colours: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, Figure]]]:
+    primary = comparison.primary
+    rows = case_strips(compared, primary.key)
+    if len({value for row in rows for value in row.values}) >= _FEWEST_VALUES:
+        title = f"{primary.title} of every {comparison.unit}"
+        yield "by_case", (title, strips(rows, colours, title))
+    if rows := seed_strips(compared, primary.key):
+        title = f"{primary.title} of every seed"
+        yield "by_seed", (title, strips(rows, colours, title))
 
 
 def _class_figures(
-    scores: Mapping[str, Sequence[Row]], entries: Sequence[str], names: Sequence[str], colours: Mapping[str, str]
-) -> Iterator[tuple[str, Figure]]:
-    for measure, title in _CLASS_FIGURES.items():
-        points = class_points(scores, entries, names, measure)
-        if any(math.isfinite(point.mean) for point in points):
-            yield f"class_{measure}", figures.class_scores(points, colours, title)
+    compared: Mapping[str, Sequence[Row]], comparison: Comparison, names: Sequence[str], colours: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, Figure]]]:
+    for measure in comparison.headlines:
+        rows = class_strips(compared, measure.key, names)
+        if any(row.values for row in rows):
+            title = measure.title if measure.is_larger_better else f"{measure.title} (smaller is better)"
+            yield f"class_{measure.key}", (title, strips(rows, colours, title))
 
 
-def _curve_figures(histories: Mapping[str, History], colours: Mapping[str, str]) -> Iterator[tuple[str, Figure]]:
-    for key, title in _CURVES.items():
-        curves = {}
-        for entry, trainings in histories.items():
-            measured = [_curve(rows, key) for rows in trainings.values()]
-            if kept := [curve for curve in measured if len(curve[0])]:
-                curves[entry] = kept
-        if curves:
-            yield f"curve_{key}", figures.learning_curves(curves, colours, title)
+def _curve_figures(
+    histories: Mapping[str, History], comparison: Comparison, colours: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, Figure]]]:
+    for column, title in (("train_loss", "Training loss"), comparison.validation_curve):
+        if found := curves(histories, column):
+            yield f"curve_{column}", (title, learning_curves(found, colours, title))
 
 
-def _curve(rows: Sequence[Row], key: str) -> tuple[np.ndarray, np.ndarray]:
-    found = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None and math.isfinite(row[key])]
-    return np.array([epoch for epoch, _ in found]), np.array([value for _, value in found])
+def _search_figures(entry: str, search: Search) -> dict[str, tuple[str, Figure]]:
+    from pipelines.reporting.search_figures import search_figures
+
+    drawn = search_figures([dict(trial) for trial in search.trials])
+    return {f"search_{entry}_{name}": (f"Search of {entry}: {name}", figure) for name, figure in drawn.items()}
 
 
-def _overlay_figures(case: OverlayCase, class_values: Sequence[int]) -> dict[str, Figure]:
-    return figures.overlay(case.image[0], case.reference, case.prediction, case.spacing_mm, class_values)
+def _settings(best: Row, plan: Row) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Settings found, by fold, and what the plan had for each that differs in any of them."""
+    planned = dict(_leaves({key: plan.get(key, {}) for key in _TUNED}))
+    found = {
+        f"fold {fold}": dict(_leaves({key: of_fold[key] for key in _TUNED if key in of_fold}))
+        for fold, of_fold in best["folds"].items()
+    }
+    settings = dict.fromkeys(key for of_fold in found.values() for key in of_fold)
+    differing = [key for key in settings if any(of_fold.get(key) != planned.get(key) for of_fold in found.values())]
+    return found, {key: planned.get(key) for key in differing}
 
 
-def _svgs(pictures: Mapping[str, Figure]) -> list[str]:
-    return [figures.to_svg(figure, name) for name, figure in pictures.items()]
+def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, values
 
 
-def _caption(case: OverlayCase) -> str:
-    spacing = " × ".join(f"{side:.3g}" for side in case.spacing_mm)
-    dice = f", mean Dice {format_score(case.dice)}" if case.dice is not None else ""
-    return f"{case.caption.capitalize()} case: {case.case_id}{dice}, spacing {spacing} mm (z, y, x)"
+def _svgs(drawings: Mapping[str, tuple[str, Figure]]) -> list[str]:
+    return [figures.to_svg(figure, name, title) for name, (title, figure) in drawings.items()]
 
 
-def _facts(info: DatasetInfo, ranking: Sequence[Row]) -> list[str]:
-    classes = [name for name, value in sorted(info.labels.items(), key=lambda item: item[1]) if value]
-    facts = [f"channels: {', '.join(info.channels)}", f"classes: {', '.join(classes)}"]
-    if ranking:
-        facts.insert(0, f"{ranking[0]['num_cases']} cases of {ranking[0]['num_patients']} patients compared")
-    return [*facts, info.description] if info.description else facts
+def _case_text(case: OverlayCase, comparison: Comparison) -> str:
+    primary = comparison.primary
+    words = [] if case.score is None else [f"{primary.title} {format_score(case.score, primary.digits)}"]
+    words += [f"{name} {format_score(value, primary.digits)}" for name, value in case.class_scores.items()]
+    return " · ".join([*words, f"spacing {' × '.join(f'{side:.3g}' for side in case.spacing_mm)} mm (z, y, x)"])
+
+
+def _class_order(ranking: Sequence[Row], labels: Mapping[str, int]) -> list[str]:
+    found = class_names(ranking)
+    return sorted(found, key=lambda name: labels.get(name, len(labels)))
+
+
+def _with_classes_in_order(row: Row, names: Sequence[str]) -> dict[str, Any]:
+    return {**row, "classes": {name: row["classes"][name] for name in names if name in row["classes"]}}
 
 
 def _without_nan(value: Any) -> Any:

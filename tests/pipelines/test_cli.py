@@ -158,9 +158,10 @@ def test_show_prints_the_table_and_where_the_report_is(
 ) -> None:
     shutil.copytree(tiny_study.folder("cases"), Path("cases") / DATASET)
     row = {
-        "rank": 1, "entry": ENTRY, "dice": 0.5, "dice_low": 0.25, "dice_high": 0.75, "num_cases": 4, "num_patients": 4,
+        "rank": 1, "entry": ENTRY, "score": 0.5, "score_low": 0.25, "score_high": 0.75, "measure": "dice",
         "classes": {"cube": {"dice": 0.5, "iou": 0.4, "hd95_mm": 2.0, "assd_mm": 1.0, "nsd": 0.5}},
-        "num_cases_left_out": 0, "dice_per_seed": {"0": 0.5}, "test": None, "is_reference": False,
+        "num_cases": 4, "num_patients": 4, "num_cases_left_out": 0, "score_per_seed": {"0": 0.5},
+        "score_std_over_seeds": None, "behind_first": None, "test": None, "is_reference": False, "tuning": None,
         "num_parameters": 1000, "train_seconds": 61.0,
     }  # fmt: skip
     report = Path("reports") / DATASET

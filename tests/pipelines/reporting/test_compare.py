@@ -11,14 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.evaluation.case_scores import write_scores
-from pipelines.evaluation.intensity_classifier import ENTRY as REFERENCE
 from pipelines.params import Study
 from pipelines.reporting import compare
-from pipelines.reporting.compare import compare_entries, result_note, tell_ranking
+from pipelines.reporting.compare import DatasetFolders, compare_entries, result_note, tell_ranking
+from pipelines.reporting.comparison import Comparison
+from pipelines.tasks import segmentation
 from pipelines.tracking.events import RunDescription
+from pipelines.tuning.results import pass_on
 from tests.tiny_plan import ENTRY, FOLDS, TinyStudy, one_after_the_other
 
 OTHER = "unet_3d_tiny"
+REFERENCE = "intensity_classifier"
+SEGMENTATION = Comparison.of_task(segmentation)
 DICE = {ENTRY: 0.75, OTHER: 0.5}
 
 
@@ -37,6 +41,7 @@ def results(tiny_study: TinyStudy, tmp_path_factory: pytest.TempPathFactory) -> 
     for entry, dice in DICE.items():
         model_dir, result_dir = root / "models" / entry, root / "results" / entry
         model_dir.mkdir(parents=True)
+        pass_on({"name": "sgd"}, {"name": "polynomial"}, root / "tuned" / entry)
         plan = json.loads(tiny_study.plan_path(entry).read_text(encoding="utf-8"))
         trainings = [{"fold": fold, "seed": 0, "num_parameters": 1000, "seconds": 30.0} for fold in (0, 1)]
         model = {"digest": "d", "plan": plan, "trainings": trainings, "cases": []}
@@ -58,8 +63,9 @@ def results(tiny_study: TinyStudy, tmp_path_factory: pytest.TempPathFactory) -> 
 def compared(study: TinyStudy, params: Study, results: Path, out: Path) -> list[dict[str, Any]]:
     with pytest.MonkeyPatch.context() as patch:
         one_after_the_other(patch)
-        folders = (study.folder("cases"), study.folder("plans"), results / "models", results / "results")
-        compare_entries(params, *folders, out)
+        made = {kind: results / kind for kind in ("tuned", "models", "results")}
+        folders = DatasetFolders(study.folder("cases"), study.folder("fingerprints"), study.folder("plans"), **made)
+        compare_entries(params, folders, out)
     return json.loads((out / "ranking.json").read_text(encoding="utf-8"))
 
 
@@ -75,13 +81,13 @@ def test_entries_stand_beside_the_intensity_classifier(report: Path) -> None:
     ranked = {row["entry"]: row for row in ranking}
     assert set(ranked) == {ENTRY, OTHER, REFERENCE}
     assert {entry: row["rank"] for entry, row in ranked.items()} == {ENTRY: 1, OTHER: 2, REFERENCE: None}
-    assert {entry: ranked[entry]["dice"] for entry in DICE} == DICE
+    assert {entry: ranked[entry]["score"] for entry in DICE} == DICE
     assert ranked[REFERENCE]["is_reference"]
     # The cube is ten deviations of the noise brighter than the rest.
-    assert ranked[REFERENCE]["dice"] > 0.9
+    assert ranked[REFERENCE]["score"] > 0.9
     assert ranked[ENTRY]["architecture"] == "segmentation/nnunet"
     assert (ranked[ENTRY]["num_parameters"], ranked[ENTRY]["train_seconds"]) == (1000, 60)
-    assert ranked[ENTRY]["test"]["dice"] == 0.75
+    assert ranked[ENTRY]["test"]["score"] == 0.75
 
 
 def test_the_report_is_whole(report: Path) -> None:
@@ -103,20 +109,23 @@ def test_a_dropped_entry_is_not_in_the_table_although_its_results_are_there(
         assert ENTRY not in (tmp_path / name).read_text(encoding="utf-8"), name
 
 
-def row(entry: str, rank: int | None, dice: float | None, **more: Any) -> dict[str, Any]:
-    bounds = (
-        {"dice_low": None, "dice_high": None} if dice is None else {"dice_low": dice - 0.1, "dice_high": dice + 0.1}
-    )
-    classes = {"cube": {"dice": dice, "iou": dice, "hd95_mm": 2.0, "assd_mm": 1.0, "nsd": dice}}
+def row(entry: str, rank: int | None, score: float | None, **more: Any) -> dict[str, Any]:
+    bounds = {"score_low": None, "score_high": None}
+    behind = None
+    if score is not None:
+        bounds = {"score_low": score - 0.1, "score_high": score + 0.1}
+        behind = {"difference": 0.3, "low": 0.1, "high": 0.5}
+    classes = {"cube": {"dice": score, "iou": score, "hd95_mm": 2.0, "assd_mm": 1.0, "nsd": score}}
     return {
-        "rank": rank, "entry": entry, "dice": dice, **bounds, "num_cases": 4, "num_patients": 3, "classes": classes,
-        "num_cases_left_out": 0, "dice_per_seed": {}, "test": None,
+        "rank": rank, "entry": entry, "score": score, **bounds, "measure": "dice", "num_cases": 4, "num_patients": 3,
+        "classes": classes, "num_cases_left_out": 0, "score_per_seed": {}, "score_std_over_seeds": None,
+        "behind_first": behind, "test": None, "tuning": None,
     } | more  # fmt: skip
 
 
 def test_the_note_says_place_figures_and_verdict() -> None:
     ranking = [row("a", 1, 0.8), row("intensity", None, 0.6), row("b", 2, 0.5)]
-    note = result_note(ranking[2], ranking)
+    note = result_note(ranking[2], ranking, SEGMENTATION)
     first, *_ = note.split("\n\n")
     assert first == "**b** is number 2 of 2: Dice 0.500 (95 % interval 0.400 to 0.600) over 4 cases."
     assert "a leads with a mean Dice of 0.800" in note
@@ -125,7 +134,9 @@ def test_the_note_says_place_figures_and_verdict() -> None:
 
 def test_the_note_of_an_entry_without_a_score_has_dashes() -> None:
     ranking = [row("a", 1, None)]
-    assert result_note(ranking[0], ranking).startswith("**a** is number 1 of 1: Dice – (95 % interval – to –) over 4")
+    assert result_note(ranking[0], ranking, SEGMENTATION).startswith(
+        "**a** is number 1 of 1: Dice – (95 % interval – to –) over 4"
+    )
 
 
 @pytest.fixture
@@ -160,7 +171,7 @@ def test_mlflow_is_told_the_results_of_every_entry(
 def test_scores_that_do_not_exist_are_not_told(
     tiny_study: TinyStudy, results: Path, tmp_path: Path, told: list[tuple[Any, ...]]
 ) -> None:
-    nothing = row(ENTRY, 1, None, test={"dice": None})
+    nothing = row(ENTRY, 1, None, test={"score": None})
     (tmp_path / "ranking.json").write_text(json.dumps([nothing]), encoding="utf-8")
     assert tell_ranking(tiny_study.params, results / "models", tmp_path)
     assert told[0][1] == {}

@@ -6,18 +6,21 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from pipelines.cases.case import DatasetInfo
-from pipelines.evaluation.intervals import bootstrap_interval
+from pipelines.evaluation.gallery import OverlayCase
+from pipelines.evaluation.measures import DatasetFacts, Measure
 from pipelines.evaluation.ranking import ranking_rows
-from pipelines.reporting.overlays import OverlayCase
-from pipelines.reporting.report import class_points, learning_curves_csv, read_history, write_report
+from pipelines.reporting.comparison import Comparison
+from pipelines.reporting.report import Search, write_report
+from pipelines.tasks import segmentation
 
-INFO = DatasetInfo("organs <1>", ("CT",), {"background": 0, "liver": 1, "tumour": 2})
-VOID = {"meta", "img", "br", "line", "circle", "path", "use", "rect", "stop"}
+SEGMENTATION = Comparison.of_task(segmentation)
+GRAPH = Comparison(
+    (Measure("accuracy", "accuracy"),), "test", "features", "no graph", "node", ("val_accuracy", "Accuracy")
+)
+FACTS = DatasetFacts("organs <1>", {"background": 0, "liver": 1, "tumour": 2}, ["CT"])
+VOID = {"meta", "img", "br", "line", "circle", "path", "use", "rect", "stop", "image"}
 
 
 class TagBalance(HTMLParser):
@@ -25,6 +28,7 @@ class TagBalance(HTMLParser):
         super().__init__()
         self.open = []
         self.text = ""
+        self.shown = ""  # without script and style
         self.addresses = []
 
     def handle_starttag(self, tag, attributes):
@@ -38,6 +42,8 @@ class TagBalance(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+        if self.open[-1:] not in (["script"], ["style"]):
+            self.shown += data
 
 
 def score(case_id, class_name, dice, split="validation", patient=None):
@@ -72,18 +78,26 @@ def history(num_epochs, with_validation=True):
 def overlay_case(caption):
     label = np.zeros((6, 8, 10), dtype=np.uint8)
     label[2:4, 2:5, 3:6] = 1
-    return OverlayCase("c1", np.ones((1, 6, 8, 10), np.float32), label, label, (3.0, 1.0, 1.0), 0.8, caption)
+    return OverlayCase(
+        "c1", np.ones((1, 6, 8, 10), np.float32), label, label, (3.0, 1.0, 1.0), 0.8, {"liver": 0.8}, caption
+    )
 
 
-def report(out_dir, entry_scores, **more):
+def report(out_dir, entry_scores, comparison=SEGMENTATION, **more):
     info = {entry: {"is_reference": entry == "intensity"} for entry in entry_scores}
     arguments = {
-        "dataset_info": INFO,
-        "ranking": ranking_rows(entry_scores, info, num_samples=50) if entry_scores else [],
+        "comparison": comparison,
+        "dataset": FACTS,
+        "fingerprint": [],
+        "ranking": ranking_rows(entry_scores, info, comparison.measures, comparison.ranked_split, 50)
+        if entry_scores
+        else [],
         "scores": entry_scores,
         "histories": {},
         "overlays": [],
         "plans": {},
+        "searches": {},
+        "settings": "",
         "provenance": {},
         "command": "dvc repro",
     }
@@ -101,22 +115,26 @@ def test_the_whole_report(tmp_path):
         histories={"nnunet": {"fold0_seed0": history(3), "fold1_seed0": history(2)}},
         overlays=[overlay_case("best"), overlay_case("median"), overlay_case("worst")],
         plans={"nnunet": {"architecture": "segmentation/nnunet", "patch_size": [8, 8], "reasons": ["patch <= shape"]}},
+        fingerprint=["4 training cases were measured."],
+        settings="family: segmentation",
         provenance={"commit": "abc", "machine": {"num_cores": 4}},
     )
     for words in (
         "organs <1>",
         "nnunet leads with a mean Dice of 0.815",
-        "On the 1 cases of the test split",
-        "Best case: c1, mean Dice 0.800, spacing 3 × 1 × 1 mm",
+        "on the 1 case of the test split it has 0.800",
+        "Best case: c1",
+        "Dice 0.800 · liver 0.800 · spacing 3 × 1 × 1 mm",
+        "4 training cases were measured.",
         "patch <= shape",
-        "num_cores: 4",
+        "num_cores",
+        "family: segmentation",
         "dvc repro",
     ):
         assert words in page.text
     # Nothing is fetched: pictures are inside, links stay within the page.
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
     assert sum(address.startswith("data:") for address in page.addresses) == 9
-    assert "<script" not in (tmp_path / "index.html").read_text(encoding="utf-8")
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     planes = {
         f"figures/case_{case}_{plane}.png"
@@ -130,6 +148,8 @@ def test_the_whole_report(tmp_path):
         "learning_curves.csv",
         "figures/class_dice.png",
         "figures/class_hd95_mm.png",
+        "figures/class_nsd.png",
+        "figures/by_case.png",
         "figures/curve_train_loss.png",
         "figures/curve_val_pseudo_dice.png",
     }
@@ -150,22 +170,22 @@ def test_a_single_entry_without_test_split_or_validation(tmp_path):
     page = report(
         tmp_path, {"nnunet": scores(0.8)}, histories={"nnunet": {"fold0_seed0": history(1, with_validation=False)}}
     )
-    assert "nnunet, the only entry with a score" in page.text
+    assert "nnunet is the only entry" in page.text
     assert not (tmp_path / "figures" / "curve_val_pseudo_dice.png").exists()
 
 
 def test_scores_that_are_nan_are_dashes_and_null(tmp_path):
     entry_scores = {"nnunet": [row | dict.fromkeys(("dice", "iou", "hd95_mm", "nsd"), math.nan) for row in scores(0.8)]}
     page = report(tmp_path, entry_scores)
-    assert "No entry has an out-of-fold score yet." in page.text
-    assert "nan" not in page.text.lower()
+    assert "No entry has a score yet." in page.text
+    assert "nan" not in page.shown.lower()
     row = json.loads((tmp_path / "ranking.json").read_text(), parse_constant=lambda name: pytest.fail(name))[0]
-    assert row["dice"] is None
+    assert row["score"] is None
     assert "| 1 | nnunet | – |" in (tmp_path / "ranking.md").read_text(encoding="utf-8")
 
 
 def test_nothing_at_all_still_gives_a_page(tmp_path):
-    assert "No entry has an out-of-fold score yet." in report(tmp_path, {}).text
+    assert "No entry has a score yet." in report(tmp_path, {}).text
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
@@ -176,42 +196,60 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path.name
 
 
-def test_the_learning_curves_of_all_entries_are_one_table():
-    text = learning_curves_csv(
-        {"a": {"fold0_seed1": history(1)}, "b": {"fold2_seed0": history(1, with_validation=False)}}
-    )
-    assert text.splitlines() == [
-        "entry,fold,seed,epoch,step,train_loss,val_pseudo_dice",
-        "a,0,1,0,10,1.0,0.5",
-        "b,2,0,0,10,1.0,",
+def test_a_graph_study_has_seeds_and_no_gallery(tmp_path):
+    def nodes(level):
+        return [
+            {"case_id": f"node_{node}", "patient": f"node_{node}", "class_name": f"topic_{node % 2}", "split": "test"}
+            | {"fold": 0, "seed": seed, "accuracy": float((node * 7 + seed * 3) % 10 < 10 * level)}
+            for node in range(40)
+            for seed in range(10)
+        ]
+
+    scores = {"gcn": nodes(0.8), "gat": nodes(0.9), "intensity": nodes(0.5)}
+    curves = {"gcn": {"fold0_seed0": [{"epoch": 0, "step": 1, "train_loss": 1.0, "val_accuracy": 0.5}]}}
+    page = report(tmp_path, scores, GRAPH, histories=curves)
+    for words in ("gat leads with a mean accuracy of 0.9", "40 test nodes", "over 10 seeds", "Node by node"):
+        assert words in page.text
+    assert "Gallery" not in page.shown
+    written = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert written >= {"by_seed.png", "class_accuracy.png", "curve_val_accuracy.png"}
+    rows = json.loads((tmp_path / "ranking.json").read_text())
+    assert next((row["entry"], len(row["score_per_seed"]), row["test"]) for row in rows) == ("gat", 10, None)
+
+
+def test_right_or_wrong_is_not_drawn_as_points(tmp_path):
+    rows = [score(f"c{case}", "liver", float(case % 2)) for case in range(8)]
+    report(tmp_path, {"nnunet": rows})
+    assert not (tmp_path / "figures" / "by_case.png").exists()
+
+
+def test_classes_stand_in_the_order_of_the_labels(tmp_path):
+    report(tmp_path, {"nnunet": scores(0.8)[::-1]})
+    row = json.loads((tmp_path / "ranking.json").read_text())[0]
+    assert list(row["classes"]) == ["liver", "tumour"]
+
+
+def test_a_search_is_shown_with_what_it_found(tmp_path):
+    trials = [
+        {
+            "trial": f"fold0_trial00{number}",
+            "fold": 0,
+            "score": 0.1 * number,
+            "epochs": 3,
+            "seconds": 1.0,
+            "reason": None,
+        }
+        | {"status": "finished" if number > 3 else "stopped_early", "optimizer.learning_rate": 0.001 * number}
+        for number in range(1, 7)
     ]
-
-
-def test_class_points_are_means_over_the_cases_all_entries_predicted():
-    entry_scores = {
-        "a": [
-            score("c0", "liver", 0.2, patient="p"),
-            score("c1", "liver", 0.6, patient="q"),
-            score("c2", "liver", 0.9),
-        ],
-        "b": [
-            score("c0", "liver", 0.5, patient="p"),
-            score("c1", "liver", math.nan, patient="q"),
-            score("t", "liver", 0.0, "test"),
-        ],
+    best = {
+        "num_trials": 6,
+        "folds": {0: {"trial": "fold0_trial006", "optimizer": {"name": "sgd", "learning_rate": 0.006}}},
     }
-    first, second = class_points(entry_scores, ["a", "b"], ["liver"], "dice")
-    assert (first.mean, first.low, first.high) == bootstrap_interval([0.2, 0.6], ["p", "q"])
-    assert (second.mean, second.low, second.high) == (0.5, 0.5, 0.5)
-
-
-def test_a_history_is_read_by_training(tmp_path):
-    rows = [
-        {"fold": 1, "seed": 0, "epoch": 1, "step": 20, "train_loss": 0.5},
-        {"fold": 1, "seed": 0, "epoch": 0, "step": 10, "train_loss": 1.0},
-    ]
-    rows.append({"fold": 0, "seed": 2, "epoch": 0, "step": 10, "train_loss": 2.0})
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "history.parquet")
-    found = read_history(tmp_path / "history.parquet")
-    assert list(found) == ["fold0_seed2", "fold1_seed0"]
-    assert [row["train_loss"] for row in found["fold1_seed0"]] == [1.0, 0.5]
+    plan = {"optimizer": {"name": "sgd", "learning_rate": 0.01}}
+    searches = {"nnunet": Search(trials, best)}
+    page = report(tmp_path, {"nnunet": scores(0.8)}, plans={"nnunet": plan}, searches=searches)
+    assert "6 trials: 3 stopped early and 3 finished." in page.text
+    assert "optimizer.learning_rate" in page.text
+    assert "optimizer.name" not in page.text, "it is what was planned"
+    assert list((tmp_path / "figures").glob("search_nnunet_*.png"))

@@ -4,9 +4,12 @@ import math
 
 import pytest
 
+from pipelines.evaluation.measures import Measure
+from pipelines.reporting.comparison import Comparison
 from pipelines.reporting.tables import (
     class_mean,
     class_names,
+    columns,
     format_count,
     format_duration,
     format_interval,
@@ -14,20 +17,26 @@ from pipelines.reporting.tables import (
     ranking_markdown,
     ranking_text,
 )
+from pipelines.tasks import segmentation
 
-LABELS = {"background": 0, "tumour": 2, "liver": 1}
+SEGMENTATION = Comparison.of_task(segmentation)
+GRAPH = Comparison(
+    (Measure("accuracy", "accuracy"),), "test", "features", "no graph", "node", ("val_accuracy", "Accuracy")
+)
 
 
-def row(entry, rank, dice, **more):
-    scores = {"dice": dice, "iou": 0.5, "hd95_mm": 2.0, "assd_mm": 1.0, "nsd": 0.9}
+def row(entry, rank, score, **more):
+    scores = {"dice": score, "iou": 0.5, "hd95_mm": 2.0, "assd_mm": 1.0, "nsd": 0.9}
     return {
         "rank": rank,
         "entry": entry,
-        "dice": dice,
-        "dice_low": None if dice is None else dice - 0.01,
-        "dice_high": None if dice is None else dice + 0.01,
-        "classes": {"tumour": scores, "liver": scores | {"hd95_mm": 4.0}},
+        "score": score,
+        "score_low": None if score is None else score - 0.01,
+        "score_high": None if score is None else score + 0.01,
+        "score_std_over_seeds": None,
+        "classes": {"liver": scores | {"hd95_mm": 4.0}, "tumour": scores},
         "test": None,
+        "tuning": None,
         "num_parameters": 31_195_594,
         "train_seconds": 5000.0,
     } | more
@@ -61,8 +70,8 @@ def test_a_duration_has_its_two_largest_units(seconds, text):
     assert format_duration(seconds) == text
 
 
-def test_classes_stand_in_the_order_of_their_values_without_background_and_unscored_ones():
-    assert class_names([row("a", 1, 0.8)], LABELS | {"bone": 3}) == ["liver", "tumour"]
+def test_classes_stand_in_the_order_of_the_rows() -> None:
+    assert class_names([row("a", 1, 0.8), {"classes": {"tumour": {}, "bone": {}}}]) == ["liver", "tumour", "bone"]
 
 
 def test_the_mean_over_classes_leaves_out_what_has_no_score():
@@ -76,22 +85,40 @@ def test_the_mean_over_classes_leaves_out_what_has_no_score():
 
 def test_markdown_of_two_entries_and_a_reference():
     ranking = [
-        row("nnunet", 1, 0.9, test={"dice": 0.85}),
-        row("a|b", 2, None),
+        row("nnunet", 1, 0.9, test={"score": 0.85}),
+        row("a|b", 2, None, tuning=20),
         row("intensity", None, 0.4, num_parameters=None, train_seconds=None),
     ]
-    lines = ranking_markdown(ranking, LABELS).splitlines()
-    assert lines[2] == "| 1 | nnunet | 0.900 (0.890 to 0.910) | 3.00 | 0.900 | 0.850 | 31.2 M | 1 h 23 min |"
-    assert lines[3].startswith(r"| 2 | a\|b | – | 3.00 |")
-    assert lines[4] == "| ref | intensity | 0.400 (0.390 to 0.410) | 3.00 | 0.900 | – | – | – |"
+    lines = ranking_markdown(ranking, SEGMENTATION).splitlines()
+    head = "| rank | entry | Dice (95 % interval) | HD95 mm | NSD | test Dice | search | parameters | training |"
+    assert lines[0] == head
+    assert (
+        lines[2] == "| 1 | nnunet | 0.900 (0.890 to 0.910) | 3.00 | 0.900 | 0.850 | not tuned | 31.2 M | 1 h 23 min |"
+    )
+    assert lines[3] == r"| 2 | a\|b | – | 3.00 | 0.900 | – | 20 trials | 31.2 M | 1 h 23 min |"
+    assert lines[4] == "| ref | intensity | 0.400 (0.390 to 0.410) | 3.00 | 0.900 | – | – | – | – |"
     assert lines[6].startswith("| entry | liver Dice | liver HD95 mm | liver NSD | tumour Dice |")
     assert lines[8] == "| nnunet | 0.900 | 4.00 | 0.900 | 0.900 | 2.00 | 0.900 |"
-    assert lines[-1].startswith("`ref`: the reference row")
+    assert lines[-1] == "`ref`: the reference row, a classifier that sees one voxel's intensity and nothing else."
+
+
+def test_columns_without_anything_to_say_are_left_out():
+    keys = [column.key for column in columns([row("a", 1, 0.9)], SEGMENTATION)]
+    assert keys == ["rank", "entry", "score", "hd95_mm", "nsd", "search", "parameters", "training"]
+    more = [column.key for column in columns([row("a", 1, 0.9, score_std_over_seeds=0.01)], GRAPH)]
+    assert more == ["rank", "entry", "score", "seeds", "search", "parameters", "training"]
+
+
+def test_the_best_of_a_column_comes_first():
+    found = {column.key: column.is_descending_first for column in columns([row("a", 1, 0.9)], SEGMENTATION)}
+    assert (found["score"], found["hd95_mm"], found["nsd"], found["rank"], found["training"]) == (
+        True, False, True, False, False,
+    )  # fmt: skip
 
 
 def test_text_columns_are_aligned():
     ranking = [row("nnunet_with_a_long_name", 1, 0.9), row("b", 2, 0.8, num_parameters=120)]
-    lines = ranking_text(ranking, LABELS).splitlines()
+    lines = ranking_text(ranking, SEGMENTATION).splitlines()
     header, first, second = lines[0], lines[2], lines[3]
     assert header.index("entry") == first.index("nnunet_with") == second.index("b")
     assert header.index("parameters") + len("parameters") == first.index("31.2 M") + 6 == second.index("120") + 3
@@ -100,5 +127,5 @@ def test_text_columns_are_aligned():
 
 
 def test_no_entries_give_an_empty_table():
-    assert ranking_text([], LABELS).splitlines()[0].startswith("rank  entry")
-    assert len(ranking_markdown([], LABELS).splitlines()) == 2
+    assert ranking_text([], SEGMENTATION).splitlines()[0].startswith("rank  entry")
+    assert len(ranking_markdown([], SEGMENTATION).splitlines()) == 2

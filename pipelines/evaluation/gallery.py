@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.cases.case import Case
 from pipelines.cases.nifti import read_image, read_label
 from pipelines.evaluation.case_scores import OUT_OF_FOLD
-from pipelines.evaluation.ranking import case_dice
+from pipelines.evaluation.ranking import case_means
 
 CAPTIONS = ("best", "median", "worst")
 
@@ -28,7 +28,8 @@ class OverlayCase:
         reference: (Z, Y, X) integers.
         prediction: (Z, Y, X) integers.
         spacing_mm: (z, y, x).
-        dice: mean over the classes of this case; None where there is no score.
+        score: mean over the classes of this case, by the measure that ranks; None where there is no score.
+        class_scores: that measure by class name; NaN where it is not defined.
         caption: why the case is shown, "best", "median" or "worst".
     """
 
@@ -37,20 +38,23 @@ class OverlayCase:
     reference: np.ndarray
     prediction: np.ndarray
     spacing_mm: tuple[float, float, float]
-    dice: float | None
+    score: float | None
+    class_scores: dict[str, float]
     caption: str
 
 
-def pick_cases(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, float]]:
-    """Case id and Dice by caption "best", "median", "worst"; two cases have no median, one case is only the best.
+def pick_cases(rows: Sequence[Mapping[str, Any]], measure: str) -> dict[str, tuple[str, float]]:
+    """Case id and score by caption "best", "median", "worst"; two cases have no median, one case is only the best.
 
     Ties are ordered by case id. Of an even number of cases the lower of the two in the middle is the median.
 
     Args:
         rows: score rows of one entry, as in `pipelines.evaluation.case_scores`; only out-of-fold rows count.
+        measure: key of the measure, larger is better.
     """
-    dice = {case_id: value for case_id, value in case_dice(_out_of_fold(rows)).items() if not math.isnan(value)}
-    order = sorted(dice.items(), key=lambda item: (-item[1], item[0]))
+    means = case_means(_out_of_fold(rows), measure)
+    scores = {case_id: value for case_id, value in means.items() if not math.isnan(value)}
+    order = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
     if len(order) < len(CAPTIONS):
         return dict(zip(("best", "worst"), order, strict=False))
     return dict(zip(CAPTIONS, (order[0], order[len(order) // 2], order[-1]), strict=True))
@@ -60,6 +64,7 @@ def read_overlays(
     rows: Sequence[Mapping[str, Any]],
     cases: Sequence[Case],
     predictions_dir: Path,
+    measure: str,
 ) -> list[OverlayCase]:
     """Read image, reference and prediction of the cases that `pick_cases` picks.
 
@@ -68,13 +73,18 @@ def read_overlays(
         cases: the cases of the data set.
         predictions_dir: `results/D/A/predictions`; holds `<split>/<case_id>.nii.gz` or, a seed each,
             `<split>/<case_id>_seed<seed>.nii.gz`, of which the lowest seed is drawn.
+        measure: key of the measure that picks, larger is better.
     """
     by_id = {case.case_id: case for case in cases}
     overlays = []
-    for caption, (case_id, dice) in pick_cases(rows).items():
+    for caption, (case_id, score) in pick_cases(rows, measure).items():
         case = by_id[case_id]
         assert case.label_path is not None, case_id
-        seeds = sorted(row["seed"] for row in rows if row["case_id"] == case_id and row["seed"] is not None)
+        of_case = [row for row in _out_of_fold(rows) if row["case_id"] == case_id]
+        seeds = sorted(row["seed"] for row in of_case if row["seed"] is not None)
+        by_class: dict[str, list[float]] = {}
+        for row in of_case:
+            by_class.setdefault(row["class_name"], []).append(row[measure])
         path = predictions_dir / OUT_OF_FOLD / f"{case_id}.nii.gz"
         if not path.exists() and seeds:
             path = path.with_name(f"{case_id}_seed{seeds[0]}.nii.gz")
@@ -86,7 +96,8 @@ def read_overlays(
                 reference=read_label(case.label_path)[0],
                 prediction=read_label(path)[0],
                 spacing_mm=image.spacing_mm,
-                dice=dice,
+                score=score,
+                class_scores={name: sum(values) / len(values) for name, values in by_class.items()},
                 caption=caption,
             )
         )

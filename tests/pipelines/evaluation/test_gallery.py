@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipelines.cases.case import Case
-from pipelines.reporting.overlays import pick_cases, read_overlays
+from pipelines.evaluation.gallery import pick_cases, read_overlays
 
 
 def row(case_id, dice, split="validation", seed=None):
@@ -16,12 +16,12 @@ def row(case_id, dice, split="validation", seed=None):
 
 def test_best_median_and_worst():
     rows = [row(f"c{index}", index / 10) for index in range(5)]
-    assert pick_cases(rows) == {"best": ("c4", 0.4), "median": ("c2", 0.2), "worst": ("c0", 0.0)}
+    assert pick_cases(rows, "dice") == {"best": ("c4", 0.4), "median": ("c2", 0.2), "worst": ("c0", 0.0)}
 
 
 def test_test_cases_and_cases_without_a_score_are_not_shown():
     rows = [row("a", 0.5), row("b", 0.9, split="test"), row("c", math.nan)]
-    assert pick_cases(rows) == {"best": ("a", 0.5)}
+    assert pick_cases(rows, "dice") == {"best": ("a", 0.5)}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_test_cases_and_cases_without_a_score_are_not_shown():
     [([], []), ([0.1], ["best"]), ([0.1, 0.2], ["best", "worst"]), ([0.3] * 4, ["best", "median", "worst"])],
 )
 def test_few_cases_have_few_captions(dice, captions):
-    assert list(pick_cases([row(f"c{index}", value) for index, value in enumerate(dice)])) == captions
+    assert list(pick_cases([row(f"c{index}", value) for index, value in enumerate(dice)], "dice")) == captions
 
 
 def save(path, array_zyx):
@@ -56,9 +56,9 @@ def test_the_files_of_a_case_are_read(tmp_path, seed, name):
         affine=tuple(np.diag([1.0, 2.0, 3.0, 1.0]).ravel()),
     )
     save(tmp_path / "predictions" / "validation" / name, prediction)
-    (overlay,) = read_overlays([row("c0", 0.8, seed=seed)], [case], tmp_path / "predictions")
+    (overlay,) = read_overlays([row("c0", 0.8, seed=seed)], [case], tmp_path / "predictions", "dice")
     np.testing.assert_array_equal(overlay.image, image[None])
     np.testing.assert_array_equal(overlay.reference, label)
     np.testing.assert_array_equal(overlay.prediction, prediction)
     assert overlay.spacing_mm == (3.0, 2.0, 1.0)
-    assert (overlay.caption, overlay.dice) == ("best", 0.8)
+    assert (overlay.caption, overlay.score, overlay.class_scores) == ("best", 0.8, {"a": 0.8})
