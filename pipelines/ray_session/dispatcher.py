@@ -12,17 +12,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-# In the environment of the stages: the name of the actor.
-_NAME_KEY = "REPRO_DISPATCHER"
+# In the environment of the stages: the folder whose code the kept workers have imported.
+_FOLDER_KEY = "REPRO_DISPATCHER"
+_NAME = "dispatcher"
 _NAMESPACE = "repro-models"
 _POLL_SECONDS = 1.0
 
 
 def is_dispatched() -> bool:
-    """Whether the stages of this study hand their tasks to a dispatcher."""
-    return bool(os.environ.get(_NAME_KEY))
+    """Whether the stages of this study hand their tasks to a dispatcher.
+
+    Those of an experiment that runs in a copy of the checkout do not: the kept workers have not imported its code.
+    """
+    return os.environ.get(_FOLDER_KEY) == str(Path.cwd())
 
 
 @contextmanager
@@ -35,10 +40,10 @@ def dispatcher() -> Iterator[dict[str, str]]:
     import ray
 
     # Ray's stubs take what `remote` gives for the class itself.
-    actor: Any = ray.remote(num_cpus=0)(_Dispatcher).options(name="dispatcher", namespace=_NAMESPACE).remote()
+    actor: Any = ray.remote(num_cpus=0)(_Dispatcher).options(name=_NAME, namespace=_NAMESPACE).remote()
     ray.get(actor.__ray_ready__.remote())
     try:
-        yield {_NAME_KEY: "dispatcher"}
+        yield {_FOLDER_KEY: str(Path.cwd())}
     finally:
         ray.kill(actor)
 
@@ -52,7 +57,7 @@ def submit(function: Callable[[Any], Any], items: Sequence[Any], num_cpus: int, 
 
     if not is_dispatched():
         return _submit(function, items, num_cpus, num_gpus)
-    actor = ray.get_actor(os.environ[_NAME_KEY], namespace=_NAMESPACE)
+    actor = ray.get_actor(_NAME, namespace=_NAMESPACE)
     references: list[Any] = ray.get(actor.submit.remote(function, items, num_cpus, num_gpus, os.getpid()))
     return references
 

@@ -28,6 +28,7 @@ def describe_run(
         "git.commit": git_commit(),
         "dvc.stage": os.environ.get("DVC_STAGE"),
         "dvc.exp": os.environ.get("DVC_EXP_NAME"),
+        "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
         "dvc.lock.digest": files_digest(lock) if lock.exists() else None,
     }
     optimizer = plan["optimizer"]

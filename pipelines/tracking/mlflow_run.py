@@ -43,6 +43,8 @@ _ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
 }
 _SQLITE_PREFIX = "sqlite:///"
+# Folder of DVC's copies of a checkout (dvc/repo/experiments/utils.py, 3.67).
+_COPIES = (".dvc", "tmp", "exps")
 # Told with every epoch and in the same call, so the steps of this key are the epochs that MLflow has whole.
 _EPOCH_KEY = "train/epoch"
 # Limits of MLflow's REST interface (mlflow/utils/validation.py, 3.17).
@@ -59,9 +61,18 @@ class Store:
 
 
 def resolve_uri(tracking_uri: str | None) -> str | None:
-    """Give the address to use: `tracking_uri`, else $MLFLOW_TRACKING_URI, else a file here; None when it is "none"."""
+    """Give the address to use: `tracking_uri`, else $MLFLOW_TRACKING_URI, else a file here; None when it is "none".
+
+    In DVC's temporary copy of the checkout, a file's path is relative to the checkout, not to the copy.
+    """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
-    return None if uri == "none" else uri
+    if uri == "none":
+        return None
+    checkout = _checkout_of_copy(Path.cwd())
+    if checkout is not None and _is_local_database(uri):
+        # DVC deletes the copy when the experiment is over. An absolute path stays what it is.
+        return f"{_SQLITE_PREFIX}{checkout / uri.removeprefix(_SQLITE_PREFIX)}"
+    return uri
 
 
 def open_store(tracking_uri: str | None, experiment: str) -> Store:
@@ -239,7 +250,8 @@ def _add_missing(store: Store, run: Run, params: dict[str, Any], tags: dict[str,
     store.client.log_batch(
         run.info.run_id,
         params=[Param(key, str(value)) for key, value in params.items() if key not in run.data.params],
-        tags=[RunTag(key, value) for key, value in tags.items() if key not in run.data.tags],
+        # Commit and experiment are those of whoever told the run first: all of the tags are added, or none.
+        tags=[] if tags.keys() & run.data.tags.keys() else [RunTag(key, value) for key, value in tags.items()],
     )
     if run.inputs is None or not run.inputs.dataset_inputs:
         digest = dataset["digest"][:_MAX_DATASET_DIGEST_LENGTH]
@@ -317,6 +329,11 @@ def _content_digest(paths: Sequence[Path]) -> str:
 
 def _milliseconds(time_s: float) -> int:
     return round(time_s * 1000)
+
+
+def _checkout_of_copy(folder: Path) -> Path | None:
+    # Queued experiments run in CHECKOUT/.dvc/tmp/exps/NAME.
+    return next((path.parents[3] for path in (folder, *folder.parents) if path.parts[-4:-1] == _COPIES), None)
 
 
 def _is_local_database(uri: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.ray_session.dispatcher import is_dispatched
 from pipelines.ray_session.tasks import run_where_warm
 
 ROOT = Path(__file__).parents[3]
@@ -47,7 +48,7 @@ def _wait_until(is_so: Callable[[], bool]) -> None:
 def _stage(work: str, folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.pipelines.ray_session.stage_program", work, str(folder)],
-        env=environment | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, env=environment | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -97,4 +98,15 @@ def test_tasks_of_a_killed_stage_end(environment: dict[str, str], tmp_path: Path
 
 def test_without_kept_workers_the_work_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPRO_DISPATCHER", raising=False)
+    assert run_where_warm(os.getpid) == os.getpid()
+
+
+def test_an_experiment_in_a_copy_of_the_checkout_does_not_run_in_kept_workers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REPRO_DISPATCHER", str(ROOT))
+    monkeypatch.chdir(ROOT)
+    assert is_dispatched()
+    monkeypatch.chdir(tmp_path)
+    assert not is_dispatched()
     assert run_where_warm(os.getpid) == os.getpid()

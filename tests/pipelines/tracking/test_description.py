@@ -27,7 +27,7 @@ CASES = [{"case_id": "a", "digest": "1", "fold": 0}, {"case_id": "b", "digest": 
 def _outside_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    for name in ("DVC_STAGE", "DVC_EXP_NAME"):
+    for name in ("DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -64,12 +64,14 @@ def test_the_data_are_told_by_the_content_of_the_cases() -> None:
 def test_tags_tell_where_it_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@cohort-unet_slim")
     monkeypatch.setenv("DVC_EXP_NAME", "slim")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "b45e")
     monkeypatch.setattr("pipelines.tracking.description.git_commit", lambda: "abc-dirty")
     Path("dvc.lock").write_text("stages: {}")
     assert describe_run(PLAN, CASES, "d", "s").tags == {
         "git.commit": "abc-dirty",
         "dvc.stage": "train@cohort-unet_slim",
         "dvc.exp": "slim",
+        "dvc.baseline": "b45e",
         "dvc.lock.digest": files_digest("dvc.lock"),
     }
 

@@ -260,3 +260,37 @@ def test_the_address_is_the_argument_else_the_variable_else_a_file_here(
     else:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
     assert resolve_uri(argument) == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        (None, "sqlite:///{checkout}/mlflow.db"),
+        ("sqlite:///runs/own.db", "sqlite:///{checkout}/runs/own.db"),
+        ("sqlite:////elsewhere/own.db", "sqlite:////elsewhere/own.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("http://a", "http://a"),
+        ("none", None),
+    ],
+)
+def test_a_queued_experiment_tells_the_database_of_the_checkout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str | None, expected: str | None
+) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpx1"
+    copy.mkdir(parents=True)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(copy)
+    assert resolve_uri(uri) == (expected and expected.format(checkout=tmp_path.resolve()))
+
+
+def test_a_run_keeps_the_tags_of_whoever_told_it_first(
+    store: Store, description: RunDescription, tmp_path: Path
+) -> None:
+    log = _log(tmp_path / "a.jsonl", 0, 1, "finished")
+    sync_training(store, description, [log])
+    later = dataclasses.replace(description, tags={"git.commit": "decaf", "dvc.exp": "late-fox"})
+    parent_id = sync_results(store, later, {}, [], "")
+    (child,) = _children(store, parent_id)
+    for run in (store.client.get_run(parent_id), child):
+        assert run.data.tags["git.commit"] == "c0ffee"
+        assert "dvc.exp" not in run.data.tags
