@@ -22,7 +22,8 @@ MOST_CASES_LISTED = 1000
 def heading(dataset: str, num_entries: int, facts: Sequence[str], sentences: Sequence[str]) -> str:
     """What is compared on what, a line of facts, the verdict."""
     kind = "1 architecture" if num_entries == 1 else f"{num_entries} architectures compared"
-    text = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    # A per cent sign never begins a line.
+    text = "".join(f"<p>{escape(sentence).replace(' %', '&nbsp;%')}</p>" for sentence in sentences)
     items = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
     return (
         f'<p class="eyebrow">{kind}</p>\n<h1>{escape(dataset)}</h1>\n<ul class="facts">{items}</ul>\n'
@@ -78,7 +79,7 @@ def cases_section(
         + "</tr>"
         for case in cases
     )
-    summary = f"{primary.title} of every {comparison.unit}"
+    summary = f"{primary.title} of every {comparison.unit}, in numbers"
     table = f'<table class="sortable"><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>'
     html += f'<details class="long"><summary>{escape(summary)}</summary><div class="wide">{table}</div></details>'
     return Section("cases", f"{comparison.unit.capitalize()} by {comparison.unit}", html)
