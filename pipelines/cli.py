@@ -134,6 +134,7 @@ def _sync(_: argparse.Namespace) -> None:
     from pipelines.reporting.compare import tell_ranking
     from pipelines.tracking.description import describe_model
     from pipelines.tracking.mlflow_run import open_store, resolve_uri, sync_training
+    from pipelines.tracking.trials import sync_trials
 
     study = read_params()
     uri = resolve_uri(study.tracking.uri)
@@ -149,8 +150,11 @@ def _sync(_: argparse.Namespace) -> None:
                 continue
             description = describe_model(models / entry, study.datasets[dataset].source)
             events = sorted((models / entry / "events").glob("*.jsonl"))
-            sync_training(open_store(uri, dataset), description, events, is_live=False)
-            print(f"{models / entry}: {len(events)} trainings told")
+            store = open_store(uri, dataset)
+            sync_training(store, description, events, is_live=False)
+            tuned = Path("tuned") / dataset / entry
+            num_trials = sync_trials(store, description, tuned) if tuned.exists() else 0
+            print(f"{models / entry}: {len(events)} trainings told" + (f", {num_trials} trials" if num_trials else ""))
         if (Path("reports") / dataset / "ranking.json").exists():
             tell_ranking(study, models, Path("reports") / dataset)
 
@@ -160,7 +164,7 @@ def _ui(options: argparse.Namespace) -> None:
 
     from pipelines.params import read_params
     from pipelines.tracking.mlflow_run import resolve_uri
-    from pipelines.tracking.pages import APP_NAME
+    from pipelines.tracking.mlflow_pages import APP_NAME
 
     uri = resolve_uri(read_params().tracking.uri)
     if uri is None:
