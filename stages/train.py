@@ -26,7 +26,8 @@ def main() -> None:
     requests = training_requests(study.family, arguments.plan, arguments.index, arguments.best, arguments.work)
     first = requests[0]
     source = study.datasets[first.plan["dataset"]].source
-    description = describe_run(first.plan, first.cases, first.digest, source)
+    optimizers = [request.plan["optimizer"] for request in requests]
+    description = describe_run(first.plan, first.cases, first.digest, source, optimizers)
     with following(description, [request.events_path for request in requests], study.tracking.uri):
         train_all(requests, study.ray.workers)
     collect_models(requests, arguments.out)

@@ -25,9 +25,10 @@ def main() -> None:
     if not study.tuning.trials_for(plan["entry"]):
         pass_on(plan["optimizer"], plan["schedule"], arguments.out)
         return
-    from pipelines.tuning.search import search
+    from pipelines.tuning.search import search, tell_search
 
     search(study.family, study.tuning, arguments.plan, arguments.index, arguments.out, arguments.work)
+    tell_search(study, arguments.plan, arguments.index, arguments.out)
 
 
 if __name__ == "__main__":

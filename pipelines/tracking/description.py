@@ -11,9 +11,16 @@ from typing import Any
 from pipelines.tracking.events import RunDescription
 from pipelines.tracking.provenance import digest_of, files_digest, git_commit
 
+# Parameter that MLflow shows -> field of the optimiser.
+_OF_OPTIMIZER = {"optimizer": "name", "learning_rate": "learning_rate"}
+
 
 def describe_run(
-    plan: Mapping[str, Any], cases: Sequence[Mapping[str, Any]], digest: str, source: str
+    plan: Mapping[str, Any],
+    cases: Sequence[Mapping[str, Any]],
+    digest: str,
+    source: str,
+    optimizers: Sequence[Mapping[str, Any]] = (),
 ) -> RunDescription:
     """Describe the trainings of an entry.
 
@@ -22,6 +29,7 @@ def describe_run(
         cases: entries of the prepared index.
         digest: of plan, tuned settings and prepared index.
         source: where the data set is, as `params.yaml` says.
+        optimizers: of the single trainings, where a search may have found different ones; none are as the plan's.
     """
     lock = Path("dvc.lock")
     tags = {
@@ -31,7 +39,7 @@ def describe_run(
         "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
         "dvc.lock.digest": files_digest(lock) if lock.exists() else None,
     }
-    optimizer = plan["optimizer"]
+    optimizers = optimizers or [plan["optimizer"]]
     # A family without patches has none to tell.
     patch = {"patch_size": "x".join(map(str, plan["patch_size"]))} if "patch_size" in plan else {}
     return RunDescription(
@@ -48,8 +56,7 @@ def describe_run(
             "configuration": plan["configuration"],
             **patch,
             "batch_size": plan["batch_size"],
-            "optimizer": optimizer["name"],
-            "learning_rate": optimizer["learning_rate"],
+            **{key: _common([optimizer[field] for optimizer in optimizers]) for key, field in _OF_OPTIMIZER.items()},
             "schedule": plan["schedule"]["name"],
             "budget": f"{plan['budget'][plan['budget']['kind']]} {plan['budget']['kind']}",
         },
@@ -60,4 +67,10 @@ def describe_run(
 def describe_model(model_dir: Path, source: str) -> RunDescription:
     """Describe a trained entry from its `model.json`."""
     model = json.loads((model_dir / "model.json").read_text(encoding="utf-8"))
-    return describe_run(model["plan"], model["cases"], model["digest"], source)
+    optimizers = [training["optimizer"] for training in model["trainings"]]
+    return describe_run(model["plan"], model["cases"], model["digest"], source, optimizers)
+
+
+def _common(values: Sequence[Any]) -> Any:
+    distinct = list(dict.fromkeys(values))
+    return distinct[0] if len(distinct) == 1 else ", ".join(map(str, distinct))

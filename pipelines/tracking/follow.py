@@ -57,7 +57,7 @@ def following(
     try:
         process = _start(description, event_paths, uri, log_path)
     except OSError as error:
-        _warn(uri, f"{type(error).__name__}: {error}")
+        warn(uri, f"{type(error).__name__}: {error}")
     try:
         yield
     finally:
@@ -91,7 +91,7 @@ def tell_results(
         sync_results(open_store(uri, description.experiment), description, metrics, artifacts, note)
     except Exception as error:
         # Whatever goes wrong between here and a server, the result on disk is right and stays.
-        _warn(uri, _reason(error))
+        warn(uri, reason_of(error))
         return False
     return True
 
@@ -131,7 +131,7 @@ def _follow(description: RunDescription, event_paths: Sequence[Path], tracking_u
             told_sizes, has_failed = sizes, False
         except Exception as error:
             # A server may come back; until then the files keep everything.
-            print(_reason(error), file=sys.stderr, flush=True)
+            print(reason_of(error), file=sys.stderr, flush=True)
             interval_s, has_failed = RETRY_INTERVAL_S, True
     return not has_failed
 
@@ -159,18 +159,20 @@ def _stop(process: subprocess.Popen[bytes], uri: str, log_path: Path, patience_s
         process.communicate(b"\n", timeout=patience_s)
     except subprocess.TimeoutExpired:
         _left_running.append(process)
-        _warn(uri, f"still busy after {patience_s:g} s")
+        warn(uri, f"still busy after {patience_s:g} s")
         return
     if process.returncode != 0:
         lines = log_path.read_text(encoding="utf-8", errors="replace").split("\n")
-        _warn(uri, next((line for line in reversed(lines) if line.strip()), f"exit status {process.returncode}"))
+        warn(uri, next((line for line in reversed(lines) if line.strip()), f"exit status {process.returncode}"))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What an error says, on one line that is not too long."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
 
 
-def _warn(uri: str, reason: str) -> None:
+def warn(uri: str, reason: str) -> None:
+    """Say on standard error that MLflow could not be told, without the password an address may hold."""
     line = f"MLflow at {uri} could not be told ({reason}); training is not affected, run `repro sync` later"
     print(re.sub(r"//[^/@\s]+@", "//", line), file=sys.stderr)
 

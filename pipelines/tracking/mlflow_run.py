@@ -5,7 +5,8 @@ is left alone and what it lacks is added. So nothing about MLflow needs to be re
 
 Layout in MLflow: one experiment a dataset; one parent run an entry (tags `repro.dataset`, `repro.entry`,
 `repro.digest`, `repro.kind` = entry), found again by these; below it one run a fold and seed (`repro.kind` = training,
-`repro.fold`, `repro.seed`).
+`repro.fold`, `repro.seed`) and one a trial of the search (`repro.kind` = trial, `repro.trial`, `repro.fold`,
+`repro.outcome`).
 MLflow cannot take a value back: when a resumed training repeats an epoch, the value told first stays.
 """
 
@@ -47,6 +48,10 @@ _SQLITE_PREFIX = "sqlite:///"
 _COPIES = (".dvc", "tmp", "exps")
 # Told with every epoch and in the same call, so the steps of this key are the epochs that MLflow has whole.
 _EPOCH_KEY = "train/epoch"
+# MLflow's own choice may give two of four entries one colour. These are the colours of Okabe and Ito (2008), which
+# people with any colour vision can tell apart, without black and with the yellow last, which is faint on white.
+_COLOR_TAG = "mlflow.runColor"
+_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
 # Limits of MLflow's REST interface (mlflow/utils/validation.py, 3.17).
 _MAX_METRICS_A_CALL = 1000
 _MAX_DATASET_DIGEST_LENGTH = 36
@@ -58,6 +63,27 @@ class Store:
 
     client: MlflowClient
     experiment_id: str
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """A trial of a search.
+
+    Attributes:
+        name: Unique among the trials of the entry.
+        fold: Fold whose search it belongs to.
+        outcome: `finished`, `stopped_early` or `failed`.
+        params: The settings it had.
+        score: What it reached; None where it failed.
+        log: Its events.
+    """
+
+    name: str
+    fold: int
+    outcome: str
+    params: dict[str, Any]
+    score: float | None
+    log: list[Event]
 
 
 def resolve_uri(tracking_uri: str | None) -> str | None:
@@ -126,7 +152,7 @@ def sync_training(
     parent = _find_or_create_parent(store, description, start_time)
     children = {
         (run.data.tags["repro.fold"], run.data.tags["repro.seed"]): run
-        for run in _find_runs(store, {"mlflow.parentRunId": parent.info.run_id})
+        for run in _find_runs(store, {"mlflow.parentRunId": parent.info.run_id, "repro.kind": "training"})
     }
     statuses, end_times = [], [start_time]
     for log in logs:
@@ -144,6 +170,38 @@ def sync_training(
         _set_status(store, child, status, end_time)
     _set_status(store, parent, _common_status(statuses), max(end_times))
     return parent.info.run_id
+
+
+def sync_trial_runs(store: Store, description: RunDescription, trials: Sequence[TrialRun]) -> None:
+    """Tell MLflow the trials of an entry's search, which is over: one run each, with settings, curve and score.
+
+    Args:
+        store: Where to.
+        description: The training that the search was for; need not have been told before.
+        trials: One at least.
+    """
+    parent = _find_or_create_parent(store, description, min(trial.log[0]["time"] for trial in trials))
+    identity = {
+        "mlflow.parentRunId": parent.info.run_id,
+        "repro.kind": "trial",
+        "repro.dataset": description.dataset["name"],
+        "repro.entry": description.entry,
+        "repro.digest": description.digest,
+    }
+    known = {run.data.tags["repro.trial"]: run for run in _find_runs(store, identity)}
+    for trial in trials:
+        tags = identity | {
+            "repro.trial": trial.name,
+            "repro.fold": str(trial.fold),
+            "repro.outcome": trial.outcome,
+        }
+        run = known.get(trial.name)
+        run = run or _create_run(store, f"{description.entry} {trial.name}", tags, trial.log[0]["time"])
+        _add_missing(store, run, trial.params, description.tags, description.dataset)
+        _add_epochs(store, run, epochs(trial.log))
+        if trial.score is not None and "tune/score" not in run.data.metrics:
+            store.client.log_metric(run.info.run_id, "tune/score", trial.score)
+        _set_status(store, run, "FAILED" if trial.outcome == "failed" else "FINISHED", trial.log[-1]["time"])
 
 
 def sync_results(
@@ -190,7 +248,7 @@ def _find_or_create_experiment(client: MlflowClient, name: str, artifact_locatio
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            # Without the tag the interface opens in its mode for language models and files child runs elsewhere.
+            # Pages that open an experiment by its kind go by this tag; those of 3.17 go by the browser (mlflow_pages.py).
             tags = {"mlflow.experimentKind": "custom_model_development"}
             return client.create_experiment(name, artifact_location, tags)
         except MlflowException as error:
@@ -215,7 +273,12 @@ def _find_or_create_parent(store: Store, description: RunDescription, start_time
         "repro.digest": description.digest,
     }
     found = _find_runs(store, identity)
-    parent = found[0] if found else _create_run(store, description.entry, identity, start_time)
+    if found:
+        parent = found[0]
+    else:
+        num_entries = len(_find_runs(store, {"repro.kind": "entry"}))
+        color = {_COLOR_TAG: _COLORS[num_entries % len(_COLORS)]}
+        parent = _create_run(store, description.entry, identity | color, start_time)
     _add_missing(store, parent, description.params, description.tags, description.dataset)
     return parent
 
@@ -229,8 +292,10 @@ def _create_child(store: Store, description: RunDescription, parent: Run, start:
         "repro.digest": description.digest,
         "repro.fold": str(start["fold"]),
         "repro.seed": str(start["seed"]),
+        _COLOR_TAG: parent.data.tags.get(_COLOR_TAG, _COLORS[0]),
     }
-    name = f"{description.entry} fold {start['fold']} seed {start['seed']}"
+    # The table of runs cuts long names off at their end, and the entry stands in the row above.
+    name = f"fold {start['fold']} seed {start['seed']} {description.entry}"
     return _create_run(store, name, tags, start["time"])
 
 

@@ -63,7 +63,12 @@ def run_training(
             fold=request.fold,
             seed=request.seed,
             digest=request.digest,
-            params={"fold": request.fold, "seed": request.seed},
+            params={
+                "fold": request.fold,
+                "seed": request.seed,
+                "optimizer": plan["optimizer"]["name"],
+                "learning_rate": plan["optimizer"]["learning_rate"],
+            },
         )
     started = time.monotonic()
     try:

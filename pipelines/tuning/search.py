@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.atomic_files import write_text
-from pipelines.params import Tuning
+from pipelines.params import Study, Tuning
 from pipelines.ray_session.session import attached, is_on_cluster, local_head
 from pipelines.tasks.lookup import task_of
+from pipelines.tracking.description import describe_run
 from pipelines.tracking.events import read_events
 from pipelines.tracking.provenance import digest_of, import_closure
-from pipelines.training.folds import read_index, training_digest
+from pipelines.tracking.trials import tell_trials
+from pipelines.training.folds import read_index, training_digest, training_requests
 from pipelines.tuning.results import FoldTrials, write_results
 from pipelines.tuning.space import Domain, check_space, default_space, planned_settings
 from pipelines.tuning.trial import TrialRequest
@@ -95,6 +97,25 @@ def search(family: str, tuning: Tuning, plan_path: Path, index_path: Path, out_d
             for each in waiting:
                 _run(each, trial_plan, space, tuning)
     write_results(plan, [_read(each) for each in searches], out_dir)
+
+
+def tell_search(study: Study, plan_path: Path, index_path: Path, out_dir: Path) -> bool:
+    """Tell MLflow the trials of an entry, below the run that its training will have.
+
+    Args:
+        study: whose search it was.
+        plan_path: `plans/D/A.json`.
+        index_path: `prepared/D/index/A.json`.
+        out_dir: `tuned/D/A`, as `search` wrote it.
+
+    Returns:
+        Whether MLflow was told; one line on standard error says it where it was not.
+    """
+    requests = training_requests(study.family, plan_path, index_path, out_dir / "best.yaml", out_dir)
+    first, optimizers = requests[0], [request.plan["optimizer"] for request in requests]
+    source = study.datasets[first.plan["dataset"]].source
+    description = describe_run(first.plan, first.cases, first.digest, source, optimizers)
+    return tell_trials(description, out_dir, study.tracking.uri)
 
 
 def _trial_budget(budget: Mapping[str, Any], tuning: Tuning) -> dict[str, Any]:
