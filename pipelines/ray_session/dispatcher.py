@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_ROOT = Path(__file__).resolve().parents[2]
 # In the environment of the stages: the folder whose code the kept workers have imported.
 _FOLDER_KEY = "REPRO_DISPATCHER"
 _NAME = "dispatcher"
@@ -27,7 +28,7 @@ def is_dispatched() -> bool:
 
     Those of an experiment that runs in a copy of the checkout do not: the kept workers have not imported its code.
     """
-    return os.environ.get(_FOLDER_KEY) == str(Path.cwd())
+    return os.environ.get(_FOLDER_KEY) == str(_ROOT)
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def dispatcher() -> Iterator[dict[str, str]]:
     actor: Any = ray.remote(num_cpus=0)(_Dispatcher).options(name=_NAME, namespace=_NAMESPACE).remote()
     ray.get(actor.__ray_ready__.remote())
     try:
-        yield {_FOLDER_KEY: str(Path.cwd())}
+        yield {_FOLDER_KEY: str(_ROOT)}
     finally:
         ray.kill(actor)
 

@@ -105,8 +105,7 @@ def test_an_experiment_in_a_copy_of_the_checkout_does_not_run_in_kept_workers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("REPRO_DISPATCHER", str(ROOT))
-    monkeypatch.chdir(ROOT)
     assert is_dispatched()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REPRO_DISPATCHER", str(tmp_path))
     assert not is_dispatched()
     assert run_where_warm(os.getpid) == os.getpid()
