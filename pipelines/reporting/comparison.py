@@ -51,5 +51,5 @@ class Comparison:
         return self.ranked_split == OUT_OF_FOLD
 
     def cases(self, number: int) -> str:
-        """A number of cases in words: "1 case", "24 nodes"."""
-        return f"{number} {self.unit}" + ("" if number == 1 else "s")
+        """A number of cases in words: "1 case", "1,000 nodes"."""
+        return f"{number:,} {self.unit}" + ("" if number == 1 else "s")

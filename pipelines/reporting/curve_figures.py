@@ -72,7 +72,7 @@ def _together(
                 axes.plot(epochs, values, color=colours[entry], linewidth=0.7, alpha=0.4)
         marker = "o" if len(means[entry][0]) == 1 else None
         axes.plot(*means[entry], color=colours[entry], linewidth=1.8, linestyle=dashes, marker=marker, label=entry)
-    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", y=1)
     axes.set_xlabel("epoch")
     _grid(axes)
     if len(curves) > 1:
@@ -105,7 +105,7 @@ def _apart(
             for epochs, values in trainings:
                 axes.plot(epochs, values, color=colours[entry], linewidth=0.5, alpha=0.45)
         axes.plot(*means[entry], color=colours[entry], linewidth=1.5)
-        axes.set_title(entry, loc="left", fontsize=7.5, pad=2)
+        axes.set_title(entry, loc="left", fontsize=7.5, pad=2, y=1)
         is_lowest = index + _NUM_COLUMNS >= len(curves)
         axes.tick_params(labelsize=7, labelleft=column == 0, labelbottom=is_lowest, length=2)
         _grid(axes)

@@ -81,7 +81,9 @@ def page_colour(colour: str) -> str:
 def to_png(figure: Figure, dots_per_inch: int = 160) -> bytes:
     """The figure as PNG bytes, on white."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None})
+    # A third of the time of the highest compression, for a few per cent of the size.
+    compression = {"compress_level": 4}
+    figure.savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None}, pil_kwargs=compression)
     return buffer.getvalue()
 
 
@@ -98,7 +100,7 @@ def to_svg(figure: Figure, name: str, text: str) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing, dpi=200)
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing, dpi=160)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     for colour in _PAGE_COLOURS:

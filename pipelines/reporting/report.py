@@ -156,10 +156,10 @@ def _case_figures(
     primary = comparison.primary
     rows = case_strips(compared, primary.key)
     if len({value for row in rows for value in row.values}) >= _FEWEST_VALUES:
-        title = f"{primary.title} of every {comparison.unit}"
+        title = _sentence_case(f"{primary.title} of every {comparison.unit}")
         yield "by_case", (title, strips(rows, colours, title))
     if rows := seed_strips(compared, primary.key):
-        title = f"{primary.title} of every seed"
+        title = _sentence_case(f"{primary.title} of every seed")
         yield "by_seed", (title, strips(rows, colours, title))
 
 
@@ -169,7 +169,7 @@ def _class_figures(
     for measure in comparison.headlines:
         rows = class_strips(compared, measure.key, names)
         if any(row.values for row in rows):
-            title = measure.title if measure.is_larger_better else f"{measure.title} (smaller is better)"
+            title = _sentence_case(measure.title) + ("" if measure.is_larger_better else " (smaller is better)")
             yield f"class_{measure.key}", (title, strips(rows, colours, title))
 
 
@@ -206,6 +206,10 @@ def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, values
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _svgs(drawings: Mapping[str, tuple[str, Figure]]) -> list[str]:

@@ -31,7 +31,7 @@ class Strip:
 
     Attributes:
         entry: whose.
-        group: frame in which the row stands, "" where there is one frame alone.
+        group: heading under which the row stands, "" where there is one group alone.
         values: (N,), one point each.
         mean: of the values; NaN where there is none.
         low: lower bound of the interval of the mean.
@@ -48,67 +48,62 @@ class Strip:
 
 @figure_style()
 def strips(rows: Sequence[Strip], colours: Mapping[str, str], title: str) -> Figure:
-    """Every value a point, every entry a row, every group a frame; on each row the mean and its interval.
+    """Every value a point, every entry a row, groups one below the other; on each row the mean and its interval.
 
     Points of equal value are spread over the height of their row, in the same way whenever the figure is drawn.
 
     Args:
-        rows: entries in the same order in every group.
+        rows: group by group, entries in the same order in each.
         colours: colour by entry.
         title: what is drawn.
     """
     from matplotlib.figure import Figure
 
-    groups = list(dict.fromkeys(row.group for row in rows))
-    frames = [[row for row in rows if row.group == group] for group in groups]
-    gap_inch = _GROUP_INCH if any(groups) else 0.0
-    pitch_inch = _PITCHES_INCH[len(frames[0]) > _MANY_ROWS]
-    heights_inch = [pitch_inch * len(frame) for frame in frames]
-    height_inch = _HEAD_INCH + sum(heights_inch) + gap_inch * len(frames) + _FOOT_INCH
+    groups = {row.group: sum(other.group == row.group for other in rows) for row in rows}
+    is_dense = max(groups.values()) > _MANY_ROWS
+    pitch_inch = _PITCHES_INCH[is_dense]
+    gap = _GROUP_INCH / pitch_inch if any(groups) else 0.0  # in rows
+    places = np.arange(len(rows)) + gap * (1 + np.array([list(groups).index(row.group) for row in rows]))
+    body_inch = pitch_inch * (len(rows) + gap * len(groups))
+    height_inch = _HEAD_INCH + body_inch + _FOOT_INCH
     figure = Figure(figsize=(WIDTH_INCH, height_inch))
-    left = (0.18 + _LETTER_INCH * max(len(_short(row.entry)) for row in rows)) / WIDTH_INCH
     figure.text(0, 1 - 0.04 / height_inch, title, fontsize=10, fontweight="bold", va="top")
-    is_picture = sum(len(row.values) for row in rows) > _NUM_DRAWN_AS_PICTURE
-    top_inch = height_inch - _HEAD_INCH
-    first: Axes | None = None
-    for group, frame, frame_inch in zip(groups, frames, heights_inch, strict=True):
-        top_inch -= gap_inch + frame_inch
-        bounds = (left, top_inch / height_inch, 0.98 - left, frame_inch / height_inch)
-        axes = figure.add_axes(bounds, sharex=first)
-        first = first or axes
-        if group:
-            axes.set_title(group, loc="left", fontsize=9, pad=3)
-        _draw_frame(axes, frame, colours, is_picture)
-        axes.tick_params(axis="x", labelbottom=group == groups[-1], length=3 if group == groups[-1] else 0)
-    return figure
-
-
-def _draw_frame(axes: Axes, rows: Sequence[Strip], colours: Mapping[str, str], is_picture: bool) -> None:
-    drawn = [(height, row) for height, row in enumerate(rows) if row.values]
-    # The golden ratio spreads neighbours far apart: equal values do not hide each other.
-    offsets = {height: 0.6 * ((np.arange(len(row.values)) * _GOLDEN_RATIO) % 1 - 0.5) for height, row in drawn}
-    if drawn:
-        axes.scatter(
-            np.concatenate([np.sort(row.values) for _, row in drawn]),
-            np.concatenate([height + offsets[height] for height, _ in drawn]),
-            s=7,
-            c=[colours[row.entry] for _, row in drawn for _ in row.values],
-            linewidths=0,
-            alpha=0.5 if len(drawn[0][1].values) < 100 else 0.3,
-            rasterized=is_picture,
-        )
-        heights = [height for height, _ in drawn]
-        axes.hlines(heights, [row.low for _, row in drawn], [row.high for _, row in drawn], color=INK, linewidth=1.6)
-        axes.plot([row.mean for _, row in drawn], heights, "D", color=INK, markersize=3.6, markeredgewidth=0)
-    size = 8 if len(rows) <= _MANY_ROWS else 7.5
-    axes.set_yticks(range(len(rows)), [_short(row.entry) for row in rows], fontsize=size)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    left = (0.18 + _LETTER_INCH * max(len(_short(row.entry)) for row in rows)) / WIDTH_INCH
+    axes = figure.add_axes((left, _FOOT_INCH / height_inch, 0.98 - left, body_inch / height_inch))
+    _draw_points(axes, rows, places, colours)
+    for number, group in enumerate(groups):
+        place = sum(list(groups.values())[:number]) + gap * (number + 0.5) - 0.5
+        axes.text(0, place, group, fontsize=9, fontweight="bold", va="center", transform=axes.get_yaxis_transform())
+    axes.set_yticks(places, [_short(row.entry) for row in rows], fontsize=7.5 if is_dense else 8)
+    axes.set_ylim(places[-1] + 0.5, -0.5)
     axes.margins(x=0.03)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines["left"].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(axis="x", color=REFERENCE_COLOUR, alpha=0.3, linewidth=0.5)
+    return figure
+
+
+def _draw_points(axes: Axes, rows: Sequence[Strip], places: np.ndarray, colours: Mapping[str, str]) -> None:
+    drawn = [(place, row) for place, row in zip(places, rows, strict=True) if row.values]
+    if not drawn:
+        return
+    num_points = sum(len(row.values) for _, row in drawn)
+    # The golden ratio spreads neighbours far apart: equal values do not hide each other.
+    offsets = [0.6 * ((np.arange(len(row.values)) * _GOLDEN_RATIO) % 1 - 0.5) for _, row in drawn]
+    axes.scatter(
+        np.concatenate([np.sort(row.values) for _, row in drawn]),
+        np.concatenate([place + offset for (place, _), offset in zip(drawn, offsets, strict=True)]),
+        s=7,
+        c=[colours[row.entry] for _, row in drawn for _ in row.values],
+        linewidths=0,
+        alpha=0.5 if len(drawn[0][1].values) < 100 else 0.3,
+        rasterized=num_points > _NUM_DRAWN_AS_PICTURE,
+    )
+    at, shown = zip(*drawn, strict=True)
+    axes.hlines(at, [row.low for row in shown], [row.high for row in shown], color=INK, linewidth=1.6)
+    axes.plot([row.mean for row in shown], at, "D", color=INK, markersize=3.6, markeredgewidth=0)
 
 
 def _short(name: str) -> str:

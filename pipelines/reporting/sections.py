@@ -79,7 +79,7 @@ def cases_section(
         + "</tr>"
         for case in cases
     )
-    summary = f"{primary.title} of every {comparison.unit}, in numbers"
+    summary = f"Every {comparison.unit} in numbers: {primary.title}"
     table = f'<table class="sortable"><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>'
     html += f'<details class="long"><summary>{escape(summary)}</summary><div class="wide">{table}</div></details>'
     return Section("cases", f"{comparison.unit.capitalize()} by {comparison.unit}", html)

@@ -36,11 +36,11 @@ def verdict(ranking: Sequence[Row], comparison: Comparison) -> list[str]:
 
 def _lead(first: Row, has_others: bool, comparison: Comparison) -> str:
     of_patients = f" of {first['num_patients']} patients" if first["num_patients"] != first["num_cases"] else ""
-    kind = "out-of-fold " if comparison.is_out_of_fold else "test "
+    kind = "out-of-fold" if comparison.is_out_of_fold else "test"
+    number, unit = comparison.cases(first["num_cases"]).split(" ")
     text = (
         f"{first['entry']} {'leads with' if has_others else 'is the only entry and has'} a mean "
-        f"{comparison.primary.title} of {_score_and_interval(first, comparison)} over "
-        f"{first['num_cases']} {kind}{comparison.cases(first['num_cases']).split(' ', 1)[1]}{of_patients}"
+        f"{comparison.primary.title} of {_score_and_interval(first, comparison)} over {number} {kind} {unit}{of_patients}"
     )
     num_seeds = len(first["score_per_seed"])
     if first["score_std_over_seeds"] is not None:

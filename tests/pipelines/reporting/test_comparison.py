@@ -14,6 +14,6 @@ def test_a_task_says_how_it_is_compared():
     assert comparison.reference == "intensity_classifier"
 
 
-@pytest.mark.parametrize(("number", "words"), [(1, "1 case"), (0, "0 cases"), (24, "24 cases")])
+@pytest.mark.parametrize(("number", "words"), [(1, "1 case"), (0, "0 cases"), (1000, "1,000 cases")])
 def test_cases_are_counted_in_words(number, words):
     assert Comparison.of_task(segmentation).cases(number) == words

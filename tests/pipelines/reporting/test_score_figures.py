@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import pytest
+
 from pipelines.reporting.figures import entry_colours
 from pipelines.reporting.score_figures import Strip, strips
 
@@ -40,10 +42,15 @@ def test_equal_values_do_not_hide_each_other():
     assert heights[-1] - heights[0] < 0.7
 
 
-def test_every_group_has_a_frame_on_the_same_scale():
+def test_groups_stand_one_below_the_other_under_their_names():
     figure = strips([strip(entry, group) for group in ("liver", "spleen") for entry in "ab"], COLOURS, "Dice")
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["liver", "spleen"]
-    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    (axes,) = figure.axes
+    liver, spleen = axes.texts
+    a, b, c, d = axes.get_yticks()
+    assert [liver.get_text(), spleen.get_text()] == ["liver", "spleen"]
+    assert axes.get_ylim()[1] < liver.get_position()[1] < a < b < spleen.get_position()[1] < c < d
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "a", "b"]
+    assert (b - a, d - c) == pytest.approx((1, 1))
 
 
 def test_an_entry_without_a_score_keeps_an_empty_row():
