@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 from pipelines.cases.case import Case, RawDataset, RawEntry, write_cases, write_info
 from pipelines.cases.formats import decathlon, manifest, nnunet_raw
 from pipelines.cases.integrity import CaseFacts, IntegrityError, examine, write_report
+from pipelines.cases.python_source import make_source
 from pipelines.cases.splits import assign_folds, given_folds, patient_of
 
 _KNOWN_LAYOUTS = (
@@ -36,7 +35,7 @@ def open_source(source: str, files_dir: Path | str) -> RawDataset:
     if not path.exists():
         raise ValueError(f"{source}: no such file or folder; set `source` to where the data lie ({_KNOWN_LAYOUTS})")
     if path.suffix == ".py":
-        return open_source(str(_make(path, Path(files_dir))), files_dir)
+        return open_source(str(make_source(path, Path(files_dir))), files_dir)
     for layout in (decathlon, nnunet_raw, manifest):
         if layout.matches(source):
             return layout.read(source)
@@ -47,20 +46,6 @@ def open_source(source: str, files_dir: Path | str) -> RawDataset:
     else:
         found = f"a file of type {path.suffix or 'unknown'}"
     raise ValueError(f"{source}: the layout is not known; {found}; {_KNOWN_LAYOUTS}")
-
-
-def _make(script: Path, files_dir: Path) -> Path:
-    spec = importlib.util.spec_from_file_location(f"dataset_source_{script.stem}", script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    if not hasattr(module, "make"):
-        raise ValueError(f"{script}: has no function make(folder); a Python source defines make(folder: Path) -> Path")
-    made: Path = module.make(files_dir)
-    return made
 
 
 def collect_cases(source: str, name: str, out_dir: Path | str, num_folds: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import json
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.training.early_stop import BestSoFar
@@ -39,11 +40,11 @@ class Progress:
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Progress:
         """Inverse of `values`."""
-        return cls(**values | {"best": BestSoFar(**values["best"])})
+        return cls(**values | {"best": BestSoFar(**values["best"]), "history": json.loads(values["history"])})
 
     def values(self) -> dict[str, Any]:
-        """All attributes as plain values."""
-        return asdict(self)
+        """All attributes as plain values, the history as one text: torch is slow to save many small things."""
+        return {**vars(self), "best": dict(vars(self.best)), "history": json.dumps(self.history)}
 
     def add_step(self, loss: float, duration_s: float, elapsed_s: float) -> None:
         """Count a step, which took `duration_s` and ended `elapsed_s` after the start of the training."""

@@ -60,13 +60,15 @@ def softmax_by_target(scores: Tensor, targets: Tensor, num_nodes: int) -> Tensor
     """
     # The highest score is taken off so that no exponential overflows; the result does not depend on it.
     highest = scores.new_full((num_nodes,), -torch.inf).scatter_reduce(0, targets, scores.detach(), "amax")
-    exponentials = (scores - highest[targets]).exp()
-    return exponentials / sum_by_target(exponentials, targets, num_nodes)[targets]
+    exponentials = (scores - highest.index_select(0, targets)).exp()
+    return exponentials / sum_by_target(exponentials, targets, num_nodes).index_select(0, targets)
 
 
 def dropout(x: Tensor, probability: float, is_training: bool) -> Tensor:
     """Dropout of features that may be sparse (COO, coalesced): what is zero stays zero and is not drawn for."""
-    if not x.is_sparse:
+    if not x.is_sparse or not is_training:
         return functional.dropout(x, probability, is_training)
-    values = functional.dropout(x.values(), probability, is_training)
-    return torch.sparse_coo_tensor(x.indices(), values, x.shape, is_coalesced=True, check_invariants=False)
+    # What is dropped is left out, so that the product after it has less to do.
+    is_kept = torch.rand_like(x.values()) >= probability
+    values = x.values()[is_kept] / (1 - probability)
+    return torch.sparse_coo_tensor(x.indices()[:, is_kept], values, x.shape, is_coalesced=True, check_invariants=False)

@@ -125,13 +125,14 @@ class AttentionHead(nn.Module):
         attention = softmax_by_target(functional.leaky_relu(scores, config.negative_slope), targets, num_nodes)
         attention = dropout(attention, config.attention_dropout_probability, self.training)
         features = dropout(features, config.dropout_probability, self.training)
-        return sum_by_target(features[sources] * attention[:, None], targets, num_nodes) + self.bias
+        messages = features.index_select(0, sources) * attention[:, None]
+        return sum_by_target(messages, targets, num_nodes) + self.bias
 
     def _scores(self, features: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
         of_target, of_source = features @ self.target_attention, features @ self.source_attention
         if self.config.has_attention_bias:
             of_target, of_source = of_target + self.target_bias, of_source + self.source_bias
-        return of_target[targets] + of_source[sources]
+        return of_target.index_select(0, targets) + of_source.index_select(0, sources)
 
 
 def _attention_vector(num_features: int) -> Tensor:

@@ -91,7 +91,7 @@ class GraphConvolution(nn.Module):
             (N, out_features).
         """
         sources, targets = edges
-        messages = (x @ self.weight)[sources] * edge_weights[:, None]
+        messages = (x @ self.weight).index_select(0, sources) * edge_weights[:, None]
         gathered = sum_by_target(messages, targets, x.shape[0])
         return gathered if self.bias is None else gathered + self.bias
 

@@ -61,7 +61,7 @@ def test_a_cut_file_is_named_with_the_fix(tmp_path: Path, num_bytes: int) -> Non
 
 def test_a_failed_save_leaves_the_old_state(tmp_path: Path) -> None:
     save_state(tmp_path, *_parts(0), Progress(step=1), CPU)
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError):
         save_state(tmp_path, *_parts(0), Progress(step=2, history=[{"bad": lambda: 0}]), CPU)  # type: ignore[dict-item]
     state = load_state(tmp_path)
     assert state is not None
