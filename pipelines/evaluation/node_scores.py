@@ -89,17 +89,19 @@ def evaluate_graph_model(cases_dir: Path, index_path: Path, model_dir: Path, out
             node: `case_id`, `split`, `predicted` (class), and the probability of each class as `probability_CLASS`.
     """
     from pipelines.inference.graph_predictor import predict_nodes
+    from pipelines.inference.model_files import PER_FOLD
     from pipelines.planning.graph_plan import GraphPlan
     from pipelines.preprocessing.graph import open_graph
 
     graph = read_graph(cases_dir)
     model = json.loads((model_dir / "model.json").read_text(encoding="utf-8"))
     index = json.loads(index_path.read_text(encoding="utf-8"))
-    plan = GraphPlan.from_values(model["plan"])
     prepared = open_graph(index_path.parents[1] / index["folder"] / index["cases"][0]["file"])
-    names = list(plan.labels)
+    labels = model["plan"]["labels"]
+    names = {value: name for name, value in labels.items()}
     rows: list[dict[str, Any]] = []
     for training in model["trainings"]:
+        plan = GraphPlan.from_values(model["plan"] | {key: training[key] for key in PER_FOLD})
         probabilities = predict_nodes(plan, prepared, model_dir / training["weights"]).numpy()
         predicted = probabilities.argmax(axis=1)
         rows += node_rows(graph, predicted, training["seed"])
@@ -108,7 +110,7 @@ def evaluate_graph_model(cases_dir: Path, index_path: Path, model_dir: Path, out
                 "case_id": graph.case_ids(),
                 "split": graph.splits.tolist(),
                 "predicted": [names[value] for value in predicted.tolist()],
-                **{f"probability_{name}": probabilities[:, value] for name, value in plan.labels.items()},
+                **{f"probability_{name}": probabilities[:, value] for name, value in labels.items()},
             }
         )
         with atomic_path(out_dir / "predictions" / f"seed{training['seed']}.parquet") as temporary:
