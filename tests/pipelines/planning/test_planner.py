@@ -340,6 +340,40 @@ def test_fixed_network_shrinks_to_the_budget() -> None:
     assert result.batch_size == 2
 
 
+@pytest.mark.parametrize(
+    ("architecture", "configuration", "patch"),
+    [
+        ("segmentation/unetr", "2d", (64, 48)),
+        ("segmentation/unetr", "3d_fullres", (48, 64, 48)),
+        ("segmentation/swin_unetr", "2d", (64, 48)),
+        ("segmentation/swin_unetr", "3d_fullres", (48, 64, 48)),
+    ],
+)
+def test_transformer_is_planned_for_its_patch(architecture: str, configuration: str, patch: tuple[int, ...]) -> None:
+    result = plan("Hippo", configuration, architecture=architecture, variant="small")
+    assert result.patch_size == patch
+    assert result.network.get("image_size", patch) == patch
+    network = build_network(Plan.from_json(result.to_json())).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 1, *patch)).shape == (1, 3, *patch)
+
+
+def test_network_made_for_one_size_follows_the_patch_as_it_shrinks_or_is_set() -> None:
+    tight = plan("BraTSlike", architecture="segmentation/unetr", variant="small", memory_gib=1.0)
+    assert tight.patch_size < (144, 176, 144)
+    assert tight.network["image_size"] == tight.patch_size
+    as_set = plan("Hippo", architecture="segmentation/unetr", overrides={"patch_size": [32, 48, 32]})
+    assert as_set.network["image_size"] == as_set.patch_size == (32, 48, 32)
+
+
+def test_size_that_planning_sets_is_no_override() -> None:
+    overrides = {"network": {"image_size": [32, 32, 32]}}
+    with pytest.raises(
+        ValueError, match=r"network image_size is .*planning sets it to the patch, here 48x64x48; leave"
+    ):
+        plan("Hippo", architecture="segmentation/unetr", overrides=overrides)
+
+
 def test_budget_that_nothing_meets_says_what_is_needed() -> None:
     with pytest.raises(
         ValueError, match=r"memory_gib is 0\.01,.*16x16x16 needs about .* raise budget\.memory_gib"

@@ -168,6 +168,34 @@ def test_an_entry_with_a_residual_encoder_is_planned_and_learns(
     assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
 
 
+@pytest.mark.parametrize("architecture", ["unetr", "swin_unetr"])
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_a_transformer_is_planned_and_overfits_one_batch(
+    tiny_study: TinyStudy, architecture: str, configuration: str
+) -> None:
+    params = tiny_study.params
+    entries = {"transformer": Entry(architecture=architecture, variant="tiny", configuration=configuration)}
+    params = dataclasses.replace(params, entries=entries, architectures=["transformer"])
+    folders = (tiny_study.folder("cases"), tiny_study.folder("fingerprints"))
+    plan = segmentation.plan(params, DATASET, "transformer", *folders, {})
+    assert plan.patch_size == (16,) * plan.problem["spatial_dims"]
+    task = SegmentationTraining(plan, tiny_study.prepared_cases(), 0, 0, tiny_study.root)
+    torch.manual_seed(0)
+    network = task.build_network()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.03)
+    batch = task.batch(0, range(2), CPU)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = sum(task.loss_terms(network, batch, lambda sums: sums))
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 12)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 0.3
+    assert losses[-1] < -0.7
+
+
 class Threshold(nn.Module):
     """Calls bright voxels class 1 of `num_classes`; in the tiny study they are the cube."""
 
