@@ -248,7 +248,7 @@ def _find_or_create_experiment(client: MlflowClient, name: str, artifact_locatio
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            # Pages that open an experiment by its kind go by this tag; those of 3.17 go by the browser (mlflow_pages.py).
+            # Pages that open an experiment by its kind go by this tag; 3.17's go by the browser (mlflow_pages.py).
             tags = {"mlflow.experimentKind": "custom_model_development"}
             return client.create_experiment(name, artifact_location, tags)
         except MlflowException as error:

@@ -83,6 +83,7 @@ def test_an_entry_is_a_parent_with_one_child_a_fold(store: Store, description: R
     children = _children(store, parent_id)
     assert [child.data.tags["repro.fold"] for child in children] == ["0", "1"]
     assert [child.info.status for child in children] == ["FINISHED", "FINISHED"]
+    assert [child.info.run_name for child in children] == ["fold 0 seed 0 unet", "fold 1 seed 0 unet"]
     assert children[0].data.params["fold_size"] == "4"
     assert len(children[0].inputs.dataset_inputs) == 1
     history = store.client.get_metric_history(children[1].info.run_id, "train/loss")
@@ -94,6 +95,20 @@ def test_an_entry_is_a_parent_with_one_child_a_fold(store: Store, description: R
         "train/seconds",
         "val/dice_left _L_R_",
     }
+
+
+def test_entries_differ_in_colour_and_folds_have_that_of_their_entry(
+    store: Store, description: RunDescription, tmp_path: Path
+) -> None:
+    colors = []
+    for entry in ("unet", "slim_unet", "wide_unet"):
+        told = dataclasses.replace(description, entry=entry, digest=f"{entry} of colours")
+        parent_id = sync_training(store, told, [_log(tmp_path / f"{entry}.jsonl", 0, 1, "finished")])
+        runs = [store.client.get_run(parent_id), *_children(store, parent_id)]
+        of_entry = {run.data.tags["mlflow.runColor"] for run in runs}
+        assert (len(runs), len(of_entry)) == (2, 1)
+        colors += of_entry
+    assert len(set(colors)) == 3
 
 
 def test_a_second_telling_adds_nothing(store: Store, description: RunDescription, tmp_path: Path) -> None:
