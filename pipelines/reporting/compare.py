@@ -156,8 +156,9 @@ def _settings(study: Study, dataset: str) -> str:
 def _provenance(study: Study, dataset: str, models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     first = next(iter(models.values()))
     cases = [[case["case_id"], case["digest"]] for case in first["cases"]]
+    commit = git_commit() or "unknown"
     return {
-        "code (git commit)": git_commit() or "unknown",
+        "commit": commit.replace("-dirty", ", and changes that are not committed"),
         "data": f"{study.datasets[dataset].source}, {len(cases)} cases, digest {digest_of(cases)[:12]}",
         "folds": [str(fold) for fold in first["plan"]["folds"]],
         "seeds": [str(seed) for seed in first["plan"]["seeds"]],

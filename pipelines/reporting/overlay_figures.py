@@ -91,7 +91,7 @@ def _plane(
     for index, value in enumerate(class_values):
         colour = CLASS_COLOURS[index % len(CLASS_COLOURS)]
         filled = np.zeros((*reference.shape, 4))
-        filled[reference == value] = to_rgba(colour, 0.38)
+        filled[reference == value] = to_rgba(colour, 0.32)
         axes.imshow(filled, origin="lower", aspect=aspect, interpolation="nearest")
         rows, columns, mask = _fine(prediction == value)
         if mask.any():

@@ -22,8 +22,7 @@ MOST_CASES_LISTED = 1000
 def heading(dataset: str, num_entries: int, facts: Sequence[str], sentences: Sequence[str]) -> str:
     """What is compared on what, a line of facts, the verdict."""
     kind = "1 architecture" if num_entries == 1 else f"{num_entries} architectures compared"
-    # A per cent sign never begins a line.
-    text = "".join(f"<p>{escape(sentence).replace(' %', '&nbsp;%')}</p>" for sentence in sentences)
+    text = "".join(f"<p>{_prose(sentence)}</p>" for sentence in sentences)
     items = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
     return (
         f'<p class="eyebrow">{kind}</p>\n<h1>{escape(dataset)}</h1>\n<ul class="facts">{items}</ul>\n'
@@ -45,7 +44,7 @@ def ranking_section(ranking: Sequence[Row], comparison: Comparison, colours: Map
         '<table role="table" class="sortable ranking"><thead role="rowgroup"><tr role="row">'
         f'{heads}</tr></thead><tbody role="rowgroup">{"".join(lines)}</tbody></table>'
     )
-    notes = "".join(f"<p>{escape(note)}</p>" for note in _notes(ranking, comparison))
+    notes = "".join(f"<p>{_prose(note)}</p>" for note in _notes(ranking, comparison))
     return Section("ranking", "Ranking", f'<div class="wide">{table}</div>\n<div class="note">{notes}</div>')
 
 
@@ -182,7 +181,7 @@ def search_section(searches: Mapping[str, tuple[Sequence[str], Row, Row, Row]]) 
 
 def data_section(sentences: Sequence[str]) -> Section:
     """The fingerprint in words."""
-    html = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    html = "".join(f"<li>{_prose(sentence)}</li>" for sentence in sentences)
     return Section("data", "What the data are like", f'<ul class="prose">{html}</ul>' if html else "")
 
 
@@ -205,7 +204,8 @@ def repeat_section(command: str, settings: str, provenance: Mapping[str, Any]) -
     """The command, the study, and what code, data and machine stand behind the figures."""
     facts = "".join(f"<dt>{escape(str(key))}</dt><dd>{_fact(value)}</dd>" for key, value in _flat(provenance))
     study = f"<details><summary>params.yaml of this study</summary><pre>{escape(settings)}</pre></details>"
-    html = f"<pre>{escape(command)}</pre>\n{study if settings else ''}\n<dl>{facts}</dl>"
+    how = "Check out the commit below, save the study as params.yaml, and run:"
+    html = f"<p>{how}</p>\n<pre>{escape(command)}</pre>\n{study if settings else ''}\n<dl>{facts}</dl>"
     return Section("repeat", "How to repeat this", html)
 
 
@@ -231,7 +231,8 @@ def _ranking_cell(
         text = f'<span class="figure">{format_score(row["score"], digits)}{_interval(row, digits)}</span>{drawing}'
     sorts_by = "" if value is None or value != value else f' data-value="{escape(str(value))}"'
     label = escape(column.title.removesuffix(" (95 % interval)"))
-    return f'<td role="cell" class="{column.key} {_side(column)}" data-label="{label}"{sorts_by}>{text}</td>'
+    kind = f"{column.key} {_side(column)}" + (" missing" if text == MISSING else "")
+    return f'<td role="cell" class="{kind}" data-label="{label}"{sorts_by}>{text}</td>'
 
 
 def _side(column: Column) -> str:
@@ -345,6 +346,11 @@ def _fact(value: Any) -> str:
     return MISSING if value is None else escape(str(value))
 
 
+def _prose(text: str) -> str:
+    # A per cent sign never begins a line.
+    return escape(text).replace(" %", "&nbsp;%")
+
+
 def _key(colour: str) -> str:
     return f'<span class="key" style="background:{colour}"></span>'
 
@@ -354,7 +360,7 @@ def _pair(pictures: Sequence[str], note: str = "") -> str:
     if not pictures:
         return ""
     cells = [f"<div>{picture}</div>" for picture in pictures]
-    text = f'<p class="note">{escape(note)}</p>' if note else ""
+    text = f'<p class="note">{_prose(note)}</p>' if note else ""
     if len(pictures) % 2 and text:
         return f'<div class="pair">{"".join(cells)}<div class="beside">{text}</div></div>'
     return f'<div class="pair">{"".join(cells)}</div>{text}'

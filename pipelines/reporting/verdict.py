@@ -38,10 +38,9 @@ def _lead(first: Row, has_others: bool, comparison: Comparison) -> str:
     of_patients = f" of {first['num_patients']} patients" if first["num_patients"] != first["num_cases"] else ""
     kind = "out-of-fold" if comparison.is_out_of_fold else "test"
     number, unit = comparison.cases(first["num_cases"]).split(" ")
-    text = (
-        f"{first['entry']} {'leads with' if has_others else 'is the only entry and has'} a mean "
-        f"{comparison.primary.title} of {_score_and_interval(first, comparison)} over {number} {kind} {unit}{of_patients}"
-    )
+    verb = "leads with" if has_others else "is the only entry and has"
+    text = f"{first['entry']} {verb} a mean {comparison.primary.title} of {_score_and_interval(first, comparison)}"
+    text += f" over {number} {kind} {unit}{of_patients}"
     num_seeds = len(first["score_per_seed"])
     if first["score_std_over_seeds"] is not None:
         spread = format_score(first["score_std_over_seeds"], comparison.primary.digits)
@@ -61,7 +60,8 @@ def _certainty(others: Sequence[Row], comparison: Comparison) -> str:
     if not rivals:
         closest = min(measured, key=lambda row: row["behind_first"]["difference"])
         who = f"the other entry, {closest['entry']}," if len(others) == 1 else f"the closest, {closest['entry']},"
-        return f"Its lead holds on other {comparison.unit}s like these: {who} is {_distance(closest, comparison)}."
+        luck = f"Its lead is unlikely to be the luck of these {comparison.unit}s"
+        return f"{luck}: {who} is {_distance(closest, comparison)}."
     named = [f"{row['entry']} ({_distance(row, comparison)})" for row in rivals[:_MOST_NAMED]]
     if len(rivals) > len(named):
         named.append(f"{len(rivals) - len(named)} more")

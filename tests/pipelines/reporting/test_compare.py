@@ -43,7 +43,8 @@ def results(tiny_study: TinyStudy, tmp_path_factory: pytest.TempPathFactory) -> 
         model_dir.mkdir(parents=True)
         pass_on({"name": "sgd"}, {"name": "polynomial"}, root / "tuned" / entry)
         plan = json.loads(tiny_study.plan_path(entry).read_text(encoding="utf-8"))
-        trainings = [{"fold": fold, "seed": 0, "num_parameters": 1000, "seconds": 30.0} for fold in (0, 1)]
+        training = {"seed": 0, "num_parameters": 1000, "seconds": 30.0, "optimizer": plan["optimizer"]}
+        trainings = [{"fold": fold} | training for fold in (0, 1)]
         model = {"digest": "d", "plan": plan, "trainings": trainings, "cases": []}
         (model_dir / "model.json").write_text(json.dumps(model), encoding="utf-8")
         history = [

@@ -41,10 +41,10 @@ def test_the_lead_is_told_with_its_interval():
     )
 
 
-def test_a_lead_that_no_difference_reaches_holds():
+def test_a_lead_with_all_differences_above_zero_is_unlikely_to_be_luck():
     ranking = [row("a", 1, 0.9), row("b", 2, 0.8, (0.1, 0.05, 0.15)), row("c", 3, 0.7, (0.2, 0.1, 0.3))]
     assert verdict(ranking)[1] == (
-        "Its lead holds on other cases like these: the closest, b, is 0.100 behind case by case, "
+        "Its lead is unlikely to be the luck of these cases: the closest, b, is 0.100 behind case by case, "
         "95 % interval 0.050 to 0.150."
     )
 
