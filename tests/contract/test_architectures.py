@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from repro_models import registry
-from repro_models.contract import Constraints, IllegalSizeError, Paper, Problem, Variant
+from repro_models.contract import Choice, Constraints, IllegalSizeError, Paper, Problem, Range, Variant
 
 NAMES = registry.names()
 CASES = [
@@ -97,6 +97,20 @@ def test_variant_has_exactly_the_stated_parameter_count(name: str, variant: str)
         network = architecture.build(stated.config, stated.problem)
     count = sum(parameter.numel() for parameter in network.parameters())
     assert count == (count if stated.num_parameters is None else stated.num_parameters)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(registry.load(name), "SEARCH_SPACE")])
+def test_a_search_space_is_made_of_fields_and_every_end_of_it_builds(name: str) -> None:
+    architecture = registry.load(name)
+    tiny, spatial_dims = architecture.VARIANTS["tiny"].config, architecture.CONSTRAINTS.spatial_dims[0]
+    if hasattr(architecture, "with_patch_size"):
+        tiny = architecture.with_patch_size(tiny, sides(name, spatial_dims)[1])
+    for field, domain in architecture.SEARCH_SPACE.items():
+        assert field in {item.name for item in dataclasses.fields(architecture.Config)}
+        values = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+        assert getattr(tiny, field) in values or isinstance(domain, Range)
+        for value in values:
+            architecture.build(dataclasses.replace(tiny, **{field: value}), Problem(spatial_dims, 1, 2))
 
 
 @for_every_network

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from pipelines.evaluation import case_scores
 from pipelines.params import Entry, Study
 from pipelines.planning.plan import Plan
 from pipelines.planning.sizing import MemoryBudgetError
 from pipelines.tasks import segmentation
 from repro_models.registry import UnknownArchitectureError
-from tests.tiny_plan import DATASET, ENTRY, TinyStudy
+from tests.tiny_plan import DATASET, ENTRY, TinyStudy, one_after_the_other
 
 ROOT = Path(__file__).parents[3]
 
@@ -141,3 +143,85 @@ def test_one_fold_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"split.num_folds is 1, but .* set split.num_folds to 2 or more"):
         segmentation.collect("nowhere", DATASET, tmp_path, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def case_of(patient: str, fold: int | None, number: int = 0) -> dict[str, object]:
+    return {
+        "case_id": f"{patient}_{number}",
+        "patient": patient,
+        "split": "train" if fold is not None else "test",
+        "fold": fold,
+    }
+
+
+def test_the_inner_split_of_a_fold_has_no_case_of_this_fold_or_the_test_and_parts_no_patient() -> None:
+    cases = [case_of(f"p{patient}", patient % 3, scan) for patient in range(24) for scan in (0, 1)]
+    cases += [case_of("t", None)]
+    for fold in range(3):
+        inner, validating = segmentation.inner_split(cases, fold)
+        assert {case["case_id"] for case in inner} == {
+            case["case_id"] for case in cases if case["fold"] not in (fold, None)
+        }
+        validation = {case["patient"] for case in inner if case["fold"] == validating}
+        training = {case["patient"] for case in inner if case["fold"] != validating}
+        assert not validation & training
+        assert len(validation) == 4, "a fourth of 16 patients"
+
+
+def test_the_inner_split_does_not_depend_on_the_order_of_the_cases() -> None:
+    cases = [case_of(f"p{patient}", patient % 2) for patient in range(12)]
+    first, _ = segmentation.inner_split(cases, 0)
+    second, _ = segmentation.inner_split(cases[::-1], 0)
+    assert {case["patient"]: case["fold"] for case in first} == {case["patient"]: case["fold"] for case in second}
+
+
+def test_a_fold_that_leaves_one_patient_to_search_on_is_told() -> None:
+    with pytest.raises(ValueError, match=r"fold 0: 1 patient to search on.*set tuning\.trials to 0"):
+        segmentation.inner_split([case_of("a", 0), case_of("b", 1), case_of("b", 1, 1)], 0)
+
+
+def test_the_measures_are_the_columns_of_the_scores() -> None:
+    assert tuple(measure.key for measure in segmentation.MEASURES) == case_scores.MEASURES
+
+
+def test_a_data_set_is_introduced_by_its_cases_channels_and_classes(tiny_study: TinyStudy) -> None:
+    facts = segmentation.dataset_facts(tiny_study.folder("cases"))
+    assert (facts.name, facts.labels) == (DATASET, {"background": 0, "cube": 1})
+    assert facts.facts == ["4 training cases of 4 patients, 2 test cases", "channels: MRI", "classes: cube"]
+
+
+def test_the_fingerprint_is_told_in_sentences(tiny_study: TinyStudy) -> None:
+    told = segmentation.fingerprint_words(tiny_study.folder("fingerprints"))
+    assert told[:2] == ["4 training cases were measured.", "All have a spacing of 1 × 1 × 1 mm (z, y, x)."]
+    assert all(sentence.endswith(".") for sentence in told)
+
+
+def test_the_yardstick_scores_the_cases_of_the_folds_of_the_study_and_the_labelled_test_cases(
+    tiny_study: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_after_the_other(monkeypatch)
+    params = tiny_study.params
+    params = dataclasses.replace(params, budget=dataclasses.replace(params.budget, folds=[1]))
+    rows = segmentation.reference_rows(params, tiny_study.folder("cases"))
+    assert [(row["case_id"], row["split"]) for row in rows] == [
+        ("b2", "validation"),
+        ("b3", "validation"),
+        ("t0", "test"),
+    ]
+
+
+def test_the_gallery_reads_the_predictions_of_the_leader(tiny_study: TinyStudy, tmp_path: Path) -> None:
+    predictions = tmp_path / "predictions" / "validation"
+    predictions.mkdir(parents=True)
+    for case in ("b0", "b1"):
+        shutil.copyfile(tiny_study.root / "data" / f"{case}_label.nii.gz", predictions / f"{case}.nii.gz")
+    rows = [
+        {"case_id": case, "class_name": "cube", "split": "validation", "seed": 0, "dice": dice}
+        for case, dice in (("b0", 0.5), ("b1", 0.75))
+    ]
+    overlays = segmentation.gallery(rows, tiny_study.folder("cases"), tmp_path)
+    assert [(case.caption, case.case_id, case.score) for case in overlays] == [
+        ("best", "b1", 0.75),
+        ("worst", "b0", 0.5),
+    ]
+    assert (overlays[0].prediction == overlays[0].reference).all()

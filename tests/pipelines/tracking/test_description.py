@@ -77,6 +77,15 @@ def test_tags_tell_where_it_ran(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_on_disk_is_told_as_its_training_was(tmp_path: Path) -> None:
-    model = {"plan": PLAN, "cases": CASES, "digest": "d1"}
+    trainings = [{"fold": fold, "optimizer": PLAN["optimizer"]} for fold in (0, 1)]
+    model = {"plan": PLAN, "cases": CASES, "digest": "d1", "trainings": trainings}
     (tmp_path / "model.json").write_text(json.dumps(model), encoding="utf-8")
     assert describe_model(tmp_path, "data/cohort") == describe_run(PLAN, CASES, "d1", "data/cohort")
+
+
+def test_settings_that_differ_from_fold_to_fold_are_all_told(tmp_path: Path) -> None:
+    trainings = [{"optimizer": PLAN["optimizer"] | {"learning_rate": rate}} for rate in (0.01, 0.5, 0.01)]
+    model = {"plan": PLAN, "cases": CASES, "digest": "d1", "trainings": trainings}
+    (tmp_path / "model.json").write_text(json.dumps(model), encoding="utf-8")
+    params = describe_model(tmp_path, "data/cohort").params
+    assert (params["optimizer"], params["learning_rate"]) == ("sgd", "0.01, 0.5")
