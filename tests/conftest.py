@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tests.tiny_graph import TinyGraphStudy
     from tests.tiny_plan import TinyStudy
 
 
@@ -17,6 +18,14 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
     with pytest.MonkeyPatch.context() as patch:
         one_after_the_other(patch)
         return make_tiny_study(tmp_path_factory.mktemp("tiny_study"))
+
+
+@pytest.fixture(scope="session")
+def tiny_graph_study(tmp_path_factory: pytest.TempPathFactory) -> TinyGraphStudy:
+    """Cases, plans and prepared files of a tiny study of a graph; read only."""
+    from tests.tiny_graph import make_tiny_graph_study
+
+    return make_tiny_graph_study(tmp_path_factory.mktemp("tiny_graph_study"))
 
 
 # CI has everything a test may want but a GPU: there, any other skip is a test that did not run.
