@@ -134,7 +134,8 @@ def write_report(
                         *_settings(search.best, plans.get(entry, {})),
                     )
                     for entry, search in searches.items()
-                }
+                },
+                comparison,
             ),
             sections.data_section(fingerprint),
             sections.plans_section(plans),

@@ -149,12 +149,13 @@ def curves_section(pictures: Sequence[str]) -> Section:
     return Section("curves", "Learning curves", _pair(pictures, note))
 
 
-def search_section(searches: Mapping[str, tuple[Sequence[str], Row, Row, Row]]) -> Section:
+def search_section(searches: Mapping[str, tuple[Sequence[str], Row, Row, Row]], comparison: Comparison) -> Section:
     """What the search tried and found.
 
     Args:
         searches: by entry its figures (SVG), how its trials ended {status: number}, its settings by fold
             {fold: {setting: value}} and the planned value of each setting.
+        comparison: what was measured.
     """
     blocks = []
     for entry, (pictures, endings, by_fold, planned) in searches.items():
@@ -175,8 +176,8 @@ def search_section(searches: Mapping[str, tuple[Sequence[str], Row, Row, Row]]) 
         )
     if not blocks:
         return Section("search", "Search", "")
-    note = "Trials see an inner split of the training part only, never the fold or test cases they are judged by."
-    return Section("search", "Search", "\n".join(blocks) + f'<p class="note">{note}</p>')
+    note = f"Trials are judged by other {comparison.unit}s than those that rank: no score chose its own settings."
+    return Section("search", "Search", "\n".join(blocks) + f'<p class="note">{_prose(note)}</p>')
 
 
 def data_section(sentences: Sequence[str]) -> Section:

@@ -61,7 +61,7 @@ def test_names_are_escaped_everywhere():
         cases_section([], {EVIL: {EVIL: 0.5}}, SEGMENTATION).html,
         classes_section(rows, SEGMENTATION, []).html,
         gallery_section(EVIL, {EVIL: "#000000"}, [(EVIL, EVIL, {"axial": ("data:", 1.0)})]).html,
-        search_section({EVIL: ([], {EVIL: 2}, {EVIL: {EVIL: EVIL}}, {EVIL: EVIL})}).html,
+        search_section({EVIL: ([], {EVIL: 2}, {EVIL: {EVIL: EVIL}}, {EVIL: EVIL})}, SEGMENTATION).html,
         plans_section({EVIL: {"reasons": [f"{EVIL}: {EVIL}", EVIL], "overrides": {EVIL: 1}, "variant": EVIL}}).html,
         repeat_section(EVIL, EVIL, {EVIL: EVIL, "more": {EVIL: EVIL}, "list": [EVIL]}).html,
     ]
@@ -133,7 +133,7 @@ def test_a_plan_says_each_decision_under_its_name():
 def test_a_search_says_how_its_trials_ended_and_what_it_found():
     found = {"fold 0": {"optimizer.learning_rate": 0.00312345}, "fold 1": {}}
     search = (["<svg/>"], {"finished": 2, "stopped_early": 4}, found, {"optimizer.learning_rate": 0.01})
-    html = search_section({"nnunet": search}).html
+    html = search_section({"nnunet": search}, SEGMENTATION).html
     assert "6 trials: 2 finished and 4 stopped early." in html
     assert "<td>0.01</td><td>0.003123</td><td>–</td>" in html
 

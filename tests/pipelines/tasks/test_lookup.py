@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 
+from pipelines.evaluation.measures import Measure
 from pipelines.tasks import segmentation
 from pipelines.tasks.lookup import task_of
 
@@ -19,4 +20,14 @@ def test_a_family_is_a_file_with_all_that_stages_ask_of_it() -> None:
 def test_an_unknown_family_is_told_with_the_known_ones(family: str) -> None:
     with pytest.raises(ValueError) as error:
         task_of(family)
-    assert str(error.value).startswith(f"family {family!r} is not known; params.yaml takes one of: segmentation")
+    assert str(error.value).startswith(f"family {family!r} is not known; params.yaml takes one of: graph, segmentation")
+
+
+@pytest.mark.parametrize("family", ["graph", "segmentation"])
+def test_every_family_says_how_its_entries_are_compared(family: str) -> None:
+    task = task_of(family)
+    for name in ("reference_rows", "dataset_facts", "fingerprint_words", "gallery"):
+        assert inspect.isfunction(getattr(task, name)), name
+    assert all(isinstance(measure, Measure) for measure in task.MEASURES)
+    assert task.RANKED_SPLIT in ("validation", "test")
+    assert all(isinstance(text, str) for text in (*task.REFERENCE, task.UNIT, *task.VALIDATION_CURVE))
