@@ -117,6 +117,8 @@ def search_with_ray(
                 ),
                 # The next trial finds torch imported.
                 reuse_actors=True,
+                # Unasked, Tune writes all settings into the name, cut where it is too long.
+                trial_dirname_creator=_trial_id,
             ),
             run_config=tune.RunConfig(
                 name=_EXPERIMENT,
@@ -137,6 +139,10 @@ def search_with_ray(
     if len(rows) < num_trials:
         raise KeyboardInterrupt
     return rows
+
+
+def _trial_id(trial: Any) -> str:
+    return str(trial.trial_id)
 
 
 def _shares(num_trials: int) -> tuple[int, dict[str, float]]:
