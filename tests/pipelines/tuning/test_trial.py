@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.tasks import segmentation
+from pipelines.tasks import graph, segmentation
 from pipelines.tracking.events import epochs, read_events
+from pipelines.training.folds import read_index
 from pipelines.training.loop import train
 from pipelines.tuning.trial import FAILED_SCORE, TrialRequest, train_trial
+from tests.tiny_graph import TinyGraphStudy
 from tests.tiny_plan import TinyStudy
 
 
@@ -107,3 +109,18 @@ def test_a_trial_opens_no_file_of_the_fold_it_must_not_see(
     monkeypatch.setattr("pipelines.tasks.segmentation_training.open_case", noting)
     train_trial(request_of_fold_0, {}, tmp_path / "trial", num_threads=1)
     assert sorted(opened) == ["b2", "b3"], "b0 and b1 are fold 0, t0 and t1 are for the test"
+
+
+def test_a_graph_trial_scores_by_the_epoch_whose_weights_it_keeps(
+    tiny_graph_study: TinyGraphStudy, tmp_path: Path, reported: list[dict[str, Any]]
+) -> None:
+    entry = tiny_graph_study.params.architectures[0]
+    cases, _ = read_index(tiny_graph_study.index_path(entry))
+    inner, fold = graph.inner_split(cases, 0)
+    plan = json.loads(tiny_graph_study.plan_path(entry).read_text(encoding="utf-8")) | {"keeps_best": True}
+    request = TrialRequest("graph", plan, inner, fold, str(tiny_graph_study.root), str(tmp_path), "graph", 0)
+    settings = {"optimizer": "adam", "learning_rate_factor": 2.0, "weight_decay_factor": 0.5}
+    end = train_trial(request, settings, tmp_path / "trial", num_threads=1)
+    scores = [report["score"] for report in reported]
+    assert (end["outcome"], end["epoch"]) == ("finished", len(scores))
+    assert end["score"] == max(scores)
