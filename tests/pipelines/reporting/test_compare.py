@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.evaluation.case_scores import write_scores
-from pipelines.params import Study
+from pipelines.params import RaySettings, Study, Tracking, read_params
 from pipelines.reporting import compare
 from pipelines.reporting.compare import DatasetFolders, compare_entries, result_note, tell_ranking
 from pipelines.reporting.comparison import Comparison
@@ -98,6 +99,14 @@ def test_the_report_is_whole(report: Path) -> None:
     assert ENTRY in page
     assert "dvc repro" in page
     assert (report / "learning_curves.csv").read_text(encoding="utf-8").count("\n") == 1 + 2 * 4
+
+
+def test_the_study_in_the_page_is_the_study(tiny_study: TinyStudy, report: Path, tmp_path: Path) -> None:
+    page = (report / "index.html").read_text(encoding="utf-8")
+    settings = page.split("params.yaml of this study</summary><pre>")[1].split("</pre>")[0]
+    (tmp_path / "params.yaml").write_text(html.unescape(settings), encoding="utf-8")
+    elsewhere = {"ray": RaySettings(), "tracking": Tracking()}
+    assert read_params(tmp_path / "params.yaml") == dataclasses.replace(tiny_study.params, **elsewhere)
 
 
 def test_a_dropped_entry_is_not_in_the_table_although_its_results_are_there(

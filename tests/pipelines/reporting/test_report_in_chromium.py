@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.reporting.report import Search
 from tests.chromium import Page, browse
 from tests.pipelines.reporting.small_report import GRAPH, history, overlay_case, scores, write_small_report
 
@@ -44,7 +45,15 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for node in range(30)
         for seed in range(3)
     ]
-    write_small_report(graph, {"gcn": nodes, "intensity": [row | {"seed": 0} for row in nodes[::3]]}, GRAPH)
+    scores = {"gcn": nodes, "intensity": [row | {"seed": 0} for row in nodes[::3]]}
+    trials = [
+        {"trial": f"fold0_trial{number:03d}", "fold": 0, "score": 0.1 * number, "epochs": 9, "status": "finished"}
+        | {"seconds": 1.0, "reason": None, "learning_rate": 0.001 * number}
+        for number in range(1, 7)
+    ]
+    best = {"num_trials": 6, "folds": {0: {"optimizer": {"name": "adam", "learning_rate": 0.006}}}}
+    plans = {"gcn": {"optimizer": {"name": "adam", "learning_rate": 0.01}}}
+    write_small_report(graph, scores, GRAPH, plans=plans, searches={"gcn": Search(trials, best)})
     return {"few": write(root / "few", FEW), "many": write(root / "many", MANY), "graph": graph / "index.html"}
 
 
@@ -92,6 +101,13 @@ def test_every_picture_is_there(page: Page, reports: dict[str, Path]) -> None:
         "Pseudo Dice of the validation fold",
     ]
     assert page.evaluate("[...document.querySelectorAll('svg[role=img]')].every(svg => svg.clientHeight > 80)")
+
+
+def test_a_search_is_drawn(page: Page, reports: dict[str, Path]) -> None:
+    page.open(reports["graph"].as_uri())
+    assert page.evaluate("[...document.querySelectorAll('#search svg[role=img]')].map(svg => svg.clientWidth > 300)") == [
+        True, True,
+    ]  # fmt: skip
 
 
 def test_the_table_sorts_best_first_then_the_other_way_with_what_is_missing_last(
