@@ -20,7 +20,7 @@ from pipelines.evaluation.gallery import OverlayCase
 from pipelines.evaluation.measures import DatasetFacts
 from pipelines.evaluation.ranking import ranking_rows
 from pipelines.reporting.comparison import Comparison
-from pipelines.reporting.report import Search, write_report
+from pipelines.reporting.report import write_report
 from pipelines.tasks.lookup import task_of
 
 NUM_ENTRIES, NUM_CASES, NUM_FOLDS, NUM_EPOCHS = 20, 200, 5, 1000
@@ -117,7 +117,7 @@ def build(out_dir: Path, num_entries: int) -> None:
         plans={
             name: info[name] | {"patch_size": [64, 160, 160], "batch_size": 2, "reasons": reasons} for name in names
         },
-        searches={name: Search([], {"num_trials": 0}) for name in ()},
+        searches={},
         settings="family: segmentation\n",
         provenance={"code (git commit)": "made up", "num_cores": 2},
         command="python -m benchmarks.report",
