@@ -39,6 +39,8 @@ def serving(folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0, "the server outlives `repro ui`"
 
 
 def open_experiment(page: Page, address: str, experiment: str, run: str) -> None:
