@@ -4,8 +4,6 @@ import re
 
 import pytest
 
-from pipelines.evaluation.measures import Measure
-from pipelines.reporting.comparison import Comparison
 from pipelines.reporting.figures import entry_colours
 from pipelines.reporting.sections import (
     MOST_CASES_LISTED,
@@ -19,12 +17,8 @@ from pipelines.reporting.sections import (
     repeat_section,
     search_section,
 )
-from pipelines.tasks import segmentation
+from tests.pipelines.reporting.small_report import GRAPH, SEGMENTATION
 
-SEGMENTATION = Comparison.of_task(segmentation)
-GRAPH = Comparison(
-    (Measure("accuracy", "accuracy"),), "test", "features", "no graph", "node", ("val_accuracy", "Accuracy")
-)
 EVIL = "<script>"
 
 

@@ -4,8 +4,6 @@ import math
 
 import pytest
 
-from pipelines.evaluation.measures import Measure
-from pipelines.reporting.comparison import Comparison
 from pipelines.reporting.tables import (
     class_mean,
     class_names,
@@ -17,12 +15,7 @@ from pipelines.reporting.tables import (
     ranking_markdown,
     ranking_text,
 )
-from pipelines.tasks import segmentation
-
-SEGMENTATION = Comparison.of_task(segmentation)
-GRAPH = Comparison(
-    (Measure("accuracy", "accuracy"),), "test", "features", "no graph", "node", ("val_accuracy", "Accuracy")
-)
+from tests.pipelines.reporting.small_report import GRAPH, SEGMENTATION
 
 
 def row(entry, rank, score, **more):

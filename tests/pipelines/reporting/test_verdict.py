@@ -2,16 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.evaluation.measures import Measure
-from pipelines.reporting.comparison import Comparison
 from pipelines.reporting.verdict import listed
 from pipelines.reporting.verdict import verdict as verdict_of
-from pipelines.tasks import segmentation
-
-SEGMENTATION = Comparison.of_task(segmentation)
-GRAPH = Comparison(
-    (Measure("accuracy", "accuracy"),), "test", "features", "no graph", "node", ("val_accuracy", "Accuracy")
-)
+from tests.pipelines.reporting.small_report import GRAPH, SEGMENTATION
 
 
 def verdict(ranking, comparison=SEGMENTATION):
