@@ -4,7 +4,8 @@ Equations 2 and 9: Z = softmax(S ReLU(S X W0) W1) with S = D~^-1/2 (A + I) D~^-1
 5.3 (Glorot initialisation, dropout on the input of every layer, L2 on W0).
 
 Differs:
-    - Nothing known. The softmax belongs to the loss, as everywhere here: the network gives logits.
+    - The softmax belongs to the loss, as everywhere here: the network gives logits.
+    - The early stop of `RECIPE` looks at the cross entropy of the validation nodes; the authors' code adds the L2 term.
     - `Config(has_bias=True)` adds what later implementations have and the authors' has not.
 Shapes:
     N nodes, E directed edges, C features of a node, H hidden features, F classes.

@@ -48,6 +48,11 @@ def test_a_run_is_told_by_its_plan() -> None:
     assert told.tags == {}
 
 
+def test_a_plan_without_patches_tells_none() -> None:
+    plan = {key: value for key, value in PLAN.items() if key != "patch_size"}
+    assert "patch_size" not in describe_run(plan, CASES, "d1", "data/graph").params
+
+
 def test_a_budget_of_minutes_is_told_in_minutes() -> None:
     plan = PLAN | {"budget": {"kind": "minutes", "steps": 500, "minutes": 2.5}}
     assert describe_run(plan, CASES, "d", "s").params["budget"] == "2.5 minutes"

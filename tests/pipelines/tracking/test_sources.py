@@ -40,10 +40,29 @@ def test_other_architectures_and_other_stages_are_no_part_of_it() -> None:
         "repro_models/segmentation/nnunet.py",
     ]
     others = ("stages/", "pipelines/reporting/", "pipelines/evaluation/", "pipelines/metrics/", "pipelines/inference/s")
-    assert [name for name in files if name.startswith(others)] == []
+    # A family's file names its measures; how they are computed is no part of a training.
+    words = {"pipelines/evaluation/__init__.py", "pipelines/evaluation/measures.py"}
+    assert {name for name in files if name.startswith(others)} <= words
     assert "pipelines/fingerprint/extract.py" not in files
     assert "pipelines/planning/planner.py" not in files
     assert "pipelines/preprocessing/prepare.py" not in files
+
+
+def test_a_graph_s_training_is_made_of_its_own_files() -> None:
+    files = training_sources("graph", "graph/gcn")
+    assert {
+        "pipelines/tasks/graph.py",
+        "pipelines/tasks/graph_training.py",
+        "pipelines/planning/graph_network.py",
+        "pipelines/preprocessing/graph.py",
+        "repro_models/blocks/neighbourhood.py",
+        "repro_models/graph/gcn.py",
+    } <= set(files)
+    others = ("repro_models/segmentation/", "repro_models/graph/gat.py", "pipelines/augmentation/", "pipelines/metrics/")
+    assert [name for name in files if name.startswith(others)] == []
+    assert "pipelines/planning/graph_planner.py" not in files
+    assert "pipelines/fingerprint/graph.py" not in files
+    assert "pipelines/evaluation/node_scores.py" not in files
 
 
 def test_two_architectures_differ_by_their_files_alone() -> None:

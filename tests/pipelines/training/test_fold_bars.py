@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,13 @@ def test_every_training_has_a_bar_that_its_events_move(tmp_path: Path, capsys: p
     assert "5/10" in bars["a fold 1 seed 0"]
     assert "loss=0.500, pseudo_dice=nan" in bars["a fold 1 seed 0"]
     assert "0/10" in bars["a fold 2 seed 0"]
+
+
+def test_a_bar_shows_the_score_of_its_family(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request = dataclasses.replace(request_in(tmp_path, 0), family="graph")
+    with fold_bars([request]):
+        tell(request, 5, 1.0, **{"train/loss": 0.25, "val/accuracy": 0.5})
+    assert "loss=0.250, accuracy=0.500" in last_states(capsys.readouterr().err)["a fold 0 seed 0"]
 
 
 def test_a_budget_of_minutes_is_drawn_in_seconds_and_never_overflows(
