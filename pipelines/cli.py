@@ -163,8 +163,8 @@ def _ui(options: argparse.Namespace) -> None:
     import os
 
     from pipelines.params import read_params
-    from pipelines.tracking.mlflow_run import resolve_uri
     from pipelines.tracking.mlflow_pages import APP_NAME
+    from pipelines.tracking.mlflow_run import resolve_uri
 
     uri = resolve_uri(read_params().tracking.uri)
     if uri is None:
