@@ -1,8 +1,8 @@
 """A graph of 551 nodes in Planetoid's eight files, and its study: what tests of the graph family stand on.
 
 Nodes 0 to 5 train, 6 to 505 validate, 506 to 519 are the rest, 520 to 550 test but for 535, a gap in the numbers. The
-class of a node is its number modulo 3. A node has the feature of its class and two at random; links join a node to three others,
-mostly of its class.
+class of a node is its number modulo 3. A node has the feature of its class and two at random; links join a node to
+three others, mostly of its class.
 """
 
 from __future__ import annotations

@@ -58,7 +58,12 @@ def test_a_graph_s_training_is_made_of_its_own_files() -> None:
         "repro_models/blocks/neighbourhood.py",
         "repro_models/graph/gcn.py",
     } <= set(files)
-    others = ("repro_models/segmentation/", "repro_models/graph/gat.py", "pipelines/augmentation/", "pipelines/metrics/")
+    others = (
+        "repro_models/segmentation/",
+        "repro_models/graph/gat.py",
+        "pipelines/augmentation/",
+        "pipelines/metrics/",
+    )
     assert [name for name in files if name.startswith(others)] == []
     assert "pipelines/planning/graph_planner.py" not in files
     assert "pipelines/fingerprint/graph.py" not in files
