@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.tuning.saved_search import can_go_on
 from pipelines.tuning.space import Domain, Settings
 from pipelines.tuning.trial import run_trial
 from repro_models.contract import Range
@@ -86,7 +87,7 @@ def search_with_ray(
     num_concurrent, resources = _shares(num_trials)
     trainable = tune.with_resources(run_trial, resources)
     experiment_dir = storage_dir / _EXPERIMENT
-    if tune.Tuner.can_restore(str(experiment_dir)):
+    if can_go_on(experiment_dir):
         tuner = tune.Tuner.restore(
             str(experiment_dir), trainable=trainable, resume_unfinished=True, restart_errored=True
         )

@@ -19,13 +19,13 @@ SPACE = default_space(PLAN, ("sgd", "adamw"), DECLARED)
 
 
 def test_unasked_the_optimiser_its_rates_and_what_the_architecture_declares_are_varied() -> None:
-    assert SPACE == {
+    assert {
         "optimizer": Choice(("sgd", "adamw")),
         "learning_rate_factor": Range(0.1, 10.0, is_log=True),
         "weight_decay_factor": Range(0.1, 10.0, is_log=True),
         "network.norm": Choice(("batch", "instance")),
         "network.dropout": Range(0.0, 0.5),
-    }
+    } == SPACE
 
 
 def test_what_the_user_has_set_for_the_entry_is_not_varied() -> None:
