@@ -70,7 +70,7 @@ VARIANTS = {
     "features_36": Variant(Config(base_features=36), Problem(3, 2, 5), 35_073_959, _MONAI),
     "v2": Variant(Config(has_stage_convs=True), _BTCV, 72_762_656, _MONAI),
     "small": Variant(
-        Config(base_features=12, depths=(2, 2, 2), num_heads=(2, 4, 8), window=4), Problem(3, 1, 5), None, "ours"
+        Config(base_features=8, depths=(2, 2, 2), num_heads=(1, 2, 4), window=4), Problem(3, 1, 5), None, "ours"
     ),
     "tiny": Variant(
         Config(base_features=4, depths=(2, 2), num_heads=(1, 2), window=3, has_stage_convs=True),

@@ -89,7 +89,7 @@ VARIANTS = {
         "MONAI 1.6.1 counts 797,215, of which 1,152 are in layer normalisations that nothing reads",
     ),
     "small": Variant(
-        Config(image_size=(48, 64, 48), base_features=8, hidden_size=96, mlp_size=384, num_heads=6),
+        Config(image_size=(48, 64, 48), base_features=4, hidden_size=96, mlp_size=384, num_heads=6),
         Problem(3, 1, 5),
         None,
         "ours",
