@@ -111,6 +111,7 @@ GOLDENS = [
         0.1819766,
         [0.008477737, 0.008475973, *[0.008475975] * 6],
         id="swin_unetr-constant",
+        marks=pytest.mark.slow,
     ),
     pytest.param(
         "segmentation/swin_unetr",
@@ -121,6 +122,7 @@ GOLDENS = [
         1.049102,
         [0.972121, -0.9972129, 2.261184, 2.339444, 2.186043, 2.265407, 2.378976, 2.451319],
         id="swin_unetr-sine",
+        marks=pytest.mark.slow,
     ),
 ]
 
