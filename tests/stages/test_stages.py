@@ -131,7 +131,7 @@ def test_a_mistake_in_params_is_one_line(
     [
         ("sources", {"architectures": ["nnunett"]}, "did you mean segmentation/nnunet"),
         ("sources", {"family": "segmentaton"}, "unknown architecture 'segmentaton/nnunet'"),
-        ("fingerprint", {"family": "segmentaton"}, "family 'segmentaton' is not known; params.yaml takes one of: graph"),
+        ("fingerprint", {"family": "segmentaton"}, "family 'segmentaton' is not known; params.yaml takes one of: "),
         ("cases", {"datasets": {DATASET: {"source": "nowhere"}}}, "nowhere: no such file or folder"),
         ("plan", {"budget": {"memory_gib": 1e-5}}, "budget.memory_gib is 1e-05, but for segmentation/nnunet"),
     ],
