@@ -123,7 +123,9 @@ def test_after_an_interruption_the_same_call_ends_with_the_same_weights(
 
 def test_an_unknown_family_is_told(tiny_study: TinyStudy, tmp_path: Path) -> None:
     request = dataclasses.replace(tiny_study.requests(tmp_path)[0], family="segmentaton")
-    with pytest.raises(ValueError, match=r"family 'segmentaton' is not known; params.yaml takes one of: graph, segmentation"):
+    with pytest.raises(
+        ValueError, match=r"family 'segmentaton' is not known; params.yaml takes one of: graph, segmentation"
+    ):
         run(request)
 
 
