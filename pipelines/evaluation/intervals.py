@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Hashable, Sequence
 
@@ -34,7 +35,13 @@ def bootstrap_interval(
         return math.nan, math.nan, math.nan
     sums = np.array([math.fsum(members) for members in kept.values()])
     sizes = np.array([len(members) for members in kept.values()])
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(num_samples, len(sums)))
+    drawn = _drawn(len(sums), num_samples, seed)
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(sums.sum() / sizes.sum()), float(low), float(high)
+
+
+@functools.lru_cache(maxsize=1)
+def _drawn(num_groups: int, num_samples: int, seed: int) -> np.ndarray:
+    """Groups of every sample, (num_samples, num_groups); kept, because one comparison asks for the same again."""
+    return np.random.default_rng(seed).integers(num_groups, size=(num_samples, num_groups))

@@ -110,7 +110,7 @@ def write_report(
         planes = overlay(
             case.image[0], case.reference, case.prediction, case.spacing_mm, [dataset.labels[name] for name in names]
         )
-        pictures = {plane: figures.to_png(figure, 130) for plane, figure in planes.items()}
+        pictures = {plane: figures.to_png(figure) for plane, figure in planes.items()}
         pngs |= {f"case_{case.caption}_{plane}": png for plane, png in pictures.items()}
         ratios = {plane: figure.get_figwidth() / figure.get_figheight() for plane, figure in planes.items()}
         addresses = {plane: (figures.to_data_address(png), ratios[plane]) for plane, png in pictures.items()}
