@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.planning.plan import as_tuples
+from pipelines.planning.plan import as_tuples, checked_values
 
 CONFIGURATION = "full_graph"
 
@@ -96,11 +96,7 @@ class GraphPlan:
         Raises:
             ValueError: not those of a plan of this version.
         """
-        values = dict(values)
-        fields = {item.name for item in dataclasses.fields(cls)}
-        if set(values) != fields:
-            differing = ", ".join(sorted(fields ^ set(values)))
-            raise ValueError(f"not a plan of this version (differing keys: {differing}); run the plan stage again")
+        values = checked_values(cls, values)
         values["preprocessing"] = GraphPreprocessing(**values["preprocessing"])
         values["network"] = as_tuples(values["network"])
         return cls(**values)

@@ -133,16 +133,25 @@ class Plan:
         Raises:
             ValueError: not those of a plan of this version.
         """
-        values = dict(values)
-        fields = {item.name for item in dataclasses.fields(cls)}
-        if set(values) != fields:
-            differing = ", ".join(sorted(fields ^ set(values)))
-            raise ValueError(f"not a plan of this version (differing keys: {differing}); run the plan stage again")
+        values = checked_values(cls, values)
         preprocessing = {name: as_tuples(value) for name, value in values["preprocessing"].items()}
         values["preprocessing"] = Preprocessing(**preprocessing)
         for name in ("network", "patch_size", "initial_patch_size", "mirror_axes"):
             values[name] = as_tuples(values[name])
         return cls(**values)
+
+
+def checked_values(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the JSON values of a plan of class `kind`.
+
+    Raises:
+        ValueError: their keys are not the fields of the class.
+    """
+    fields = {item.name for item in dataclasses.fields(kind)}
+    if set(values) != fields:
+        differing = ", ".join(sorted(fields ^ set(values)))
+        raise ValueError(f"not a plan of this version (differing keys: {differing}); run the plan stage again")
+    return dict(values)
 
 
 def as_tuples(value: Any) -> Any:
