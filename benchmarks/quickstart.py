@@ -2,11 +2,15 @@
 
 Clones the committed state, runs `make repro` there with this checkout's environment, and `dvc repro` once more.
 Start-up is what is left of `make repro` when the work is taken away: a second clone runs the same graph of the same
-entries on two of the cases for one step. That run still does a little work, so the share stated is an upper bound.
+entries, search included, on four of the cases for one step. That run still does a little work, so the share stated is
+an upper bound.
+
+With a folder, the first clone is made there and stays, to be looked at: `python -m benchmarks.quickstart FOLDER`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import tempfile
@@ -18,21 +22,24 @@ from benchmarks.process_tree import Measured, measure
 from pipelines.atomic_files import write_text
 from pipelines.tracking.provenance import ROOT, git_commit, machine
 
-# One case a fold.
-_TWO_CASES = '''"""The quickstart's cohort, two cases of it."""
+# Two cases a fold: a search trains on one and validates on the other.
+_FOUR_CASES = '''"""The quickstart's cohort, four cases of it."""
 from dataclasses import replace
 from pipelines.cases.sources import embedded_cohort
 
 def make(folder):
-    embedded_cohort.GROUPS = (replace(embedded_cohort.GROUPS[0], training=(1, 3), test=()),)
+    embedded_cohort.GROUPS = (replace(embedded_cohort.GROUPS[0], training=(1, 3, 7, 9), test=()),)
     return embedded_cohort.make(folder)
 '''
 
 
 def main() -> None:
     """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="where the run stays; does not exist yet")
+    kept = parser.parse_args().folder
     with tempfile.TemporaryDirectory() as name:
-        clone = _clone(Path(name) / "quickstart")
+        clone = _clone(kept or Path(name) / "quickstart")
         first = _make_repro(clone)
         again = measure([str(ROOT / ".venv/bin/dvc"), "repro"], clone, clone / "again.log", {})
         assert "Running stage" not in (clone / "again.log").read_text(), "the second run ran a stage"
@@ -71,9 +78,10 @@ def _make_repro(clone: Path) -> Measured:
 
 def _without_work(clone: Path) -> Path:
     study = yaml.safe_load((clone / "params.yaml").read_text())
-    (clone / "two_cases.py").write_text(_TWO_CASES)
-    study["datasets"]["quickstart"]["source"] = "two_cases.py"
+    (clone / "four_cases.py").write_text(_FOUR_CASES)
+    study["datasets"]["quickstart"]["source"] = "four_cases.py"
     study["budget"] |= {"steps": 1, "steps_per_epoch": 1, "validation_steps": 1}
+    study["tuning"] |= {"trials": study["split"]["num_folds"], "steps": 1}
     (clone / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     return clone
 
