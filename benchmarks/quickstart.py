@@ -40,6 +40,7 @@ def main() -> None:
     kept = parser.parse_args().folder
     with tempfile.TemporaryDirectory() as name:
         clone = _clone(kept or Path(name) / "quickstart")
+        commit = git_commit()  # of what was cloned; files may be edited while this runs
         first = _make_repro(clone)
         again = measure([str(ROOT / ".venv/bin/dvc"), "repro"], clone, clone / "again.log", {})
         assert "Running stage" not in (clone / "again.log").read_text(), "the second run ran a stage"
@@ -50,7 +51,7 @@ def main() -> None:
         start_up = _make_repro(_without_work(_clone(Path(name) / "start_up")))
     result = {
         "command": "python -m benchmarks.quickstart",
-        "commit": git_commit(),
+        "commit": commit,
         "machine": machine(),
         "wall_s": round(first.wall_s, 1),
         "start_up_s": round(start_up.wall_s, 1),

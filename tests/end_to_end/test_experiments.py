@@ -12,7 +12,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from tiny_study import copy_project, environment, repro, weights, write_params
+from tiny_study import copy_project, environment, ray_head, repro, weights, write_params
 
 pytestmark = pytest.mark.slow
 
@@ -38,11 +38,12 @@ def project(tmp_path_factory):
     run(folder, "git", "config", "user.name", "t")
     run(folder, "git", "config", "user.email", "t@t")
     run(folder, "dvc", "add", "-q", "data/blobs")
-    repro(folder)
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "study")
-    yield folder
-    run(folder, "dvc", "queue", "stop", "--kill")
+    with ray_head(folder):
+        repro(folder)
+        run(folder, "git", "add", "-A")
+        run(folder, "git", "commit", "-qm", "study")
+        yield folder
+        run(folder, "dvc", "queue", "stop", "--kill")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from tiny_study import PARAMS, copy_project, make_blobs, repro, write_params
+from tiny_study import PARAMS, copy_project, make_blobs, ray_head, repro, write_params
 
 pytestmark = pytest.mark.slow
 
@@ -11,11 +11,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = copy_project(tmp_path_factory.mktemp("graph"), architectures=["nnunet_tiny", "unet_3d_tiny"])
-    ran = repro(folder)
-    assert ran[0] in ("sources", "cases@blobs")
-    assert ran[-1] == "compare@blobs"
-    assert len(ran) == 5 + 2 * 4
-    return folder
+    with ray_head(folder):
+        ran = repro(folder)
+        assert ran[0] in ("sources", "cases@blobs")
+        assert ran[-1] == "compare@blobs"
+        assert len(ran) == 5 + 2 * 4
+        yield folder
 
 
 def trained(ran):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from tiny_study import copy_project, repro
+from tiny_study import copy_project, ray_head, repro
 
 from tests.tiny_graph import DATASET, PARAMS, write_planetoid
 
@@ -19,7 +19,8 @@ def test_a_graph_goes_from_its_files_to_the_report(tmp_path: Path) -> None:
     folder = copy_project(tmp_path, **PARAMS)
     shutil.rmtree(folder / "data")
     write_planetoid(folder / "data" / DATASET)
-    ran = repro(folder)
+    with ray_head(folder):
+        ran = repro(folder)
     assert len(ran) == 5 + 2 * 4
     assert ran[-1] == f"compare@{DATASET}"
     assert repro(folder) == []

@@ -13,19 +13,20 @@ from tiny_study import PARAMS, copy_project, environment, repro, weights
 
 pytestmark = pytest.mark.slow
 
+TRAIN = "train@blobs-nnunet_tiny"
 BUDGET = PARAMS["budget"] | {"steps": 60, "steps_per_epoch": 5}
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = copy_project(tmp_path_factory.mktemp("uninterrupted"), budget=BUDGET)
-    repro(folder)
+    repro(folder, TRAIN)
     return weights(folder)
 
 
 def start(folder):
     return subprocess.Popen(
-        ["dvc", "repro"], cwd=folder, env=environment(), start_new_session=True,
+        ["dvc", "repro", TRAIN], cwd=folder, env=environment(), start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -82,7 +83,7 @@ def test_killed_at_a_random_step_the_weights_end_bit_equal(tmp_path, uninterrupt
     assert weights(folder) == {}
     lock = folder / ".dvc" / "tmp" / "rwlock"
     assert lock.parent.exists()
-    repro(folder)
+    repro(folder, TRAIN)
     assert_same_bits(weights(folder), uninterrupted)
 
 
@@ -95,7 +96,7 @@ def test_ctrl_c_in_training_saves_and_the_next_run_goes_on(tmp_path, uninterrupt
     assert process.returncode != 0
     assert "interrupted: nothing is lost" in output
     assert "Traceback" not in output
-    repro(folder)
+    repro(folder, TRAIN)
     assert_same_bits(weights(folder), uninterrupted)
     starts = [
         json.loads(line)["step"]

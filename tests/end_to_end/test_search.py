@@ -9,7 +9,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from tiny_study import PARAMS, copy_project, environment, repro, write_params
+from tiny_study import PARAMS, copy_project, environment, ray_head, repro, write_params
 
 # Ray starts four times.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -39,7 +39,8 @@ def interrupted(tmp_path_factory):
         if stop == signal.SIGINT:
             assert "interrupted: nothing is lost" in output
             assert "Traceback" not in output
-    ran = repro(folder)
+    with ray_head(folder):
+        ran = repro(folder)
     assert ran == [STAGE, f"train@blobs-{ENTRY}", f"evaluate@blobs-{ENTRY}", "compare@blobs"]
     return folder, kept
 

@@ -8,11 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,11 +85,35 @@ def make_blobs(folder: Path, num_cases: int) -> None:
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
 
 
+# What the stages find Ray by, as `make repro` sets it.
+_HEAD_KEYS = ("RAY_ADDRESS", "REPRO_DISPATCHER")
+_TELL_AND_WAIT = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); sys.stdin.read()"
+_head: dict[str, str] = {}
+
+
 def environment(**more: str) -> dict[str, str]:
-    """What a stage needs: this interpreter first on the path, the copy's own modules, no cluster, one thread."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "PYTHONPATH")}
+    """What a stage needs: this interpreter first on the path, the copy's own modules, one thread, no user's cluster."""
+    kept = {key: value for key, value in os.environ.items() if key not in (*_HEAD_KEYS, "PYTHONPATH")}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-    return {**kept, "PATH": path, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1", **more}
+    return {**kept, "PATH": path, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1", **_head, **more}
+
+
+@contextmanager
+def ray_head(folder: Path) -> Iterator[None]:
+    """Keep a head and warm workers for all that is run in `folder` within the block, as `make repro` does for one run.
+
+    Stages then need not start Ray and import torch each; a test that looks at graphs, not at starts, saves minutes.
+    """
+    command = [sys.executable, "-m", "pipelines.ray_session.head", sys.executable, "-c", _TELL_AND_WAIT]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        told = json.loads(next(line for line in process.stdout if line.startswith("{")))
+        with pytest.MonkeyPatch.context() as patch:
+            for key in _HEAD_KEYS:
+                patch.setitem(_head, key, told[key])
+            yield
 
 
 def repro(folder: Path, *arguments: str, **more: str) -> list[str]:
