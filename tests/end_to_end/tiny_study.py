@@ -85,15 +85,15 @@ def make_blobs(folder: Path, num_cases: int) -> None:
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
 
 
-# What the stages find Ray by, as `make repro` sets it.
-_HEAD_KEYS = ("RAY_ADDRESS", "REPRO_DISPATCHER")
+# Of what the stages find Ray by: its address, its token, the dispatcher.
+_HEAD_PREFIXES = ("RAY_", "REPRO_DISPATCHER")
 _TELL_AND_WAIT = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); sys.stdin.read()"
 _head: dict[str, str] = {}
 
 
 def environment(**more: str) -> dict[str, str]:
     """What a stage needs: this interpreter first on the path, the copy's own modules, one thread, no user's cluster."""
-    kept = {key: value for key, value in os.environ.items() if key not in (*_HEAD_KEYS, "PYTHONPATH")}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith((*_HEAD_PREFIXES, "PYTHONPATH"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
     return {**kept, "PATH": path, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1", **_head, **more}
 
@@ -111,8 +111,9 @@ def ray_head(folder: Path) -> Iterator[None]:
         assert process.stdout is not None
         told = json.loads(next(line for line in process.stdout if line.startswith("{")))
         with pytest.MonkeyPatch.context() as patch:
-            for key in _HEAD_KEYS:
-                patch.setitem(_head, key, told[key])
+            for key, value in told.items():
+                if key.startswith(_HEAD_PREFIXES):
+                    patch.setitem(_head, key, value)
             yield
 
 
