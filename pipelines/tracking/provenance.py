@@ -71,18 +71,24 @@ def files_digest(*paths: Path | str) -> str:
 
 
 def git_commit() -> str | None:
-    """Commit of the working folder, with `-dirty` when tracked files differ from it; None outside git."""
+    """Commit of the working folder, with `-dirty` when tracked files differ from it; None outside git.
+
+    `params.yaml` and `dvc.lock` may differ: a report shows the one, and every run writes the other.
+    """
+    told_elsewhere = [":(exclude,top)params.yaml", ":(exclude,top)dvc.lock"]
+    commit = _git("rev-parse", "HEAD")
+    if commit is None or commit.returncode:
+        return None
+    difference = _git("diff", "--quiet", "HEAD", "--", ":(top)", *told_elsewhere)
+    is_clean = difference is not None and difference.returncode == 0
+    return commit.stdout.strip() + ("" if is_clean else "-dirty")
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str] | None:
     try:
-        name = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return name.stdout.strip() or None
 
 
 def machine() -> dict[str, str | int]:

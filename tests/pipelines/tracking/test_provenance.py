@@ -158,6 +158,14 @@ def test_git_tells_the_commit_and_whether_files_differ(tmp_path: Path, monkeypat
     assert git_commit() == commit
     Path("untracked").write_text("1")
     assert git_commit() == commit
+    for name in ("params.yaml", "dvc.lock"):
+        Path(name).write_text("1")
+        git("add", name)
+    git("commit", "-qm", "second")
+    commit = git("rev-parse", "HEAD")
+    for name in ("params.yaml", "dvc.lock"):
+        Path(name).write_text("2")
+    assert git_commit() == commit, "the study and what a run writes stand elsewhere"
     Path("a").write_text("2")
     assert git_commit() == f"{commit}-dirty"
 
