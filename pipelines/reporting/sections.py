@@ -225,7 +225,8 @@ def _ranking_cell(
 ) -> str:
     value, text = column.value(row), escape(column.text(row))
     if column.key == "entry":
-        text = f"{_key(page_colour(colours[row['entry']]))}{text}{_origin(row)}"
+        name = text.replace("_", "_<wbr>")
+        text = f'{_key(page_colour(colours[row["entry"]]))}<span class="name">{name}</span>{_origin(row)}'
     elif column.key == "score":
         drawing = _strip(row, scale, page_colour(colours[row["entry"]]))
         digits = comparison.primary.digits

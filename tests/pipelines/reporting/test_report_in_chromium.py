@@ -12,7 +12,7 @@ from tests.pipelines.reporting.small_report import GRAPH, history, overlay_case,
 PHONE = 375
 FEW = ["swin_unetr", "nnunet", "unet_3d_instance_norm_small"]
 MANY = [*FEW, *(f"an_architecture_with_a_name_{number}" for number in range(17))]
-ENTRIES = "[...document.querySelectorAll('.ranking td.entry')].map(cell => cell.firstElementChild.nextSibling.data)"
+ENTRIES = "[...document.querySelectorAll('.ranking .name')].map(name => name.textContent)"
 # What reaches beyond the window, but for what scrolls in a frame of its own or is not shown.
 TOO_WIDE = """[...document.querySelectorAll('body *')].filter(element => {
   const box = element.getBoundingClientRect();
