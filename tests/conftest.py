@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +28,9 @@ def tiny_graph_study(tmp_path_factory: pytest.TempPathFactory) -> TinyGraphStudy
 
     return make_tiny_graph_study(tmp_path_factory.mktemp("tiny_graph_study"))
 
+
+# A shell without job control starts what runs in the background deaf to Ctrl-C, and its children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # CI has everything a test may want but a GPU: there, any other skip is a test that did not run.
 FORBIDS_SKIPS = bool(os.environ.get("REPRO_FORBID_SKIPS"))
