@@ -15,7 +15,7 @@ from pipelines.planning.network import build_network
 from pipelines.planning.plan import Plan
 from pipelines.preprocessing.shards import open_case
 from pipelines.tasks.segmentation import SCORE
-from repro_models.losses.deep_supervision import deep_supervision_weights, downsample_target
+from pipelines.tasks.segmentation_loss import segmentation_loss_terms
 from repro_models.losses.dice_cross_entropy import DiceCrossEntropy
 
 
@@ -97,21 +97,7 @@ class SegmentationTraining:
             The part that is a mean over this rank's samples, and the part that already covers all ranks (the Dice
             loss where Dice is taken over the whole batch); float32 scalars.
         """
-        outputs = network(batch["image"])
-        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        loss = DiceCrossEntropy(self.plan.is_batch_dice, self.plan.ignore_label, sum_over_ranks)
-        sample_mean = torch.zeros((), device=batch["image"].device)
-        whole_batch = torch.zeros((), device=batch["image"].device)
-        # The output of weight zero stays in the sum: each parameter has a gradient, as data parallelism wants it.
-        for weight, logits in zip(deep_supervision_weights(len(outputs)), outputs, strict=True):
-            target = downsample_target(batch["target"], logits.shape[2:])
-            cross_entropy, dice = loss.terms(logits.float(), target)
-            if self.plan.is_batch_dice:
-                sample_mean = sample_mean + weight * cross_entropy
-                whole_batch = whole_batch + weight * dice
-            else:
-                sample_mean = sample_mean + weight * (cross_entropy + dice)
-        return sample_mean, whole_batch
+        return segmentation_loss_terms(network, batch, self.plan.is_batch_dice, self.plan.ignore_label, sum_over_ranks)
 
     def validate(self, network: nn.Module, epoch: int, device: torch.device) -> dict[str, float]:
         """Loss and pseudo Dice over random patches of the validation cases.
