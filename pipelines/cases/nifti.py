@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import aff2axcodes, apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
 from pipelines.atomic_files import atomic_path
@@ -33,7 +35,7 @@ class NiftiFile:
     """A whole file, read once.
 
     Attributes:
-        array: (C, Z, Y, X), values scaled as the header says, in the type they have then.
+        array: (C, Z, Y, X), values scaled as the header says, in the type they have then; not to be written to.
         spacing_mm: (z, y, x).
         affine: (4, 4) of the file as stored.
         canonical_affine: (4, 4) voxel x, y, z of the reoriented grid to mm.
@@ -78,8 +80,8 @@ def _unreadable(path: Path | str, reason: object) -> ValueError:
     )
 
 
-def _open(path: Path | str) -> tuple[Any, str]:
-    """Give the nibabel image of a file and the sha256 of its bytes."""
+def _open(path: Path | str) -> tuple[Any, np.ndarray, str]:
+    """Give the nibabel image of a file, its voxels as stored but scaled, and the sha256 of its bytes."""
     try:
         stored = Path(path).read_bytes()
     except FileNotFoundError:
@@ -88,8 +90,7 @@ def _open(path: Path | str) -> tuple[Any, str]:
         content = gzip.decompress(stored) if stored.startswith(_GZIP_MAGIC) else stored
         is_second = _NIFTI2_HEADER_BYTES in (int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big"))
         image = (nib.Nifti2Image if is_second else nib.Nifti1Image).from_bytes(content)
-        # Reading the voxels shows whether they are all there.
-        _ = np.asanyarray(image.dataobj)
+        voxels = _voxels(image.dataobj, content)
     except (EOFError, OSError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError) as error:
         raise _unreadable(path, error) from error
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
@@ -97,7 +98,16 @@ def _open(path: Path | str) -> tuple[Any, str]:
             f"{path}: its affine {image.affine[:3].tolist()} has no inverse, so the axes have no direction; "
             "correct qform and sform in the header"
         )
-    return image, hashlib.sha256(stored).hexdigest()
+    return image, voxels, hashlib.sha256(stored).hexdigest()
+
+
+def _voxels(proxy: Any, content: bytes) -> np.ndarray:
+    """What nibabel's proxy would read of a file with this content, but not copied where nothing is to be scaled."""
+    num_bytes = math.prod(proxy.shape) * proxy.dtype.itemsize
+    if proxy.offset + num_bytes > len(content):
+        raise ValueError(f"its header tells of {num_bytes} bytes of voxels, there are {len(content) - proxy.offset}")
+    flat = np.frombuffer(content, proxy.dtype, math.prod(proxy.shape), proxy.offset)
+    return apply_read_scaling(flat.reshape(proxy.shape, order="F"), np.asarray(proxy.slope), np.asarray(proxy.inter))
 
 
 def _stored_spacing(image: Any) -> list[float]:
@@ -117,8 +127,7 @@ def read_file(path: Path | str) -> NiftiFile:
         ValueError: missing, truncated or damaged, not 2D to 4D, colour or complex voxels, or a singular affine; the
             message names the file and the fix.
     """
-    image, digest = _open(path)
-    array = np.asanyarray(image.dataobj)
+    image, array, digest = _open(path)
     if array.ndim not in (2, 3, 4) or array.dtype.kind not in "biuf":
         raise ValueError(
             f"{path}: shape {array.shape} of {array.dtype}; an image has 2 or 3 axes, or 4 with the channels last, of "
@@ -162,8 +171,9 @@ def read_image(source: Case | Path | str | Sequence[Path | str]) -> Image:
                 f"{path}: shape (z, y, x) {file.shape}, but {paths[0]} has {files[0].shape}; all "
                 "channels of a case lie on one grid: resample one onto the other"
             )
-    array = np.concatenate([file.array for file in files]).astype(np.float32)
-    return Image(np.ascontiguousarray(array), files[0].spacing_mm, files[0].affine)
+    array = np.empty((sum(len(file.array) for file in files), *files[0].shape), np.float32)
+    np.concatenate([file.array for file in files], out=array, casting="same_kind")
+    return Image(array, files[0].spacing_mm, files[0].affine)
 
 
 def read_label(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]]:
@@ -175,10 +185,10 @@ def read_label(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]
     file = read_file(path)
     if len(file.array) != 1:
         raise ValueError(f"{path}: a label map with {len(file.array)} channels; save one map of class numbers")
-    label = file.array[0].astype(np.int16)
+    label = np.ascontiguousarray(file.array[0], np.int16)
     if not np.array_equal(label, file.array[0]):
         raise ValueError(f"{path}: label values that are not whole numbers; save the class numbers as integers")
-    return np.ascontiguousarray(label), file.spacing_mm
+    return label, file.spacing_mm
 
 
 def write_label(path: Path | str, array: np.ndarray, like_path: Path | str) -> None:
@@ -194,7 +204,7 @@ def write_label(path: Path | str, array: np.ndarray, like_path: Path | str) -> N
     Raises:
         ValueError: the scan cannot be read.
     """
-    like, _ = _open(like_path)
+    like, _, _ = _open(like_path)
     stored_shape = (*like.shape[:3], 1)[:3]
     to_stored = ornt_transform(axcodes2ornt(("R", "A", "S")), io_orientation(like.affine))
     stored = apply_orientation(array.transpose(2, 1, 0), to_stored)

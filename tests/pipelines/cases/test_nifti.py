@@ -111,6 +111,22 @@ def test_a_scaled_file_reads_scaled(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.nii").array[0], stored.get_fdata())
 
 
+@pytest.mark.parametrize("dtype", ["u1", "<i2", ">i2", "u2", "i4", "f4", ">f4", "f8"])
+@pytest.mark.parametrize("scaling", [None, (1, -1024), (2.5, 10)], ids=["as stored", "moved", "scaled"])
+def test_voxels_are_those_that_nibabel_gives(tmp_path: Path, dtype: str, scaling: tuple[float, float] | None) -> None:
+    order = ">" if dtype.startswith(">") else "<"
+    header = nib.Nifti1Header(endianness=order)
+    header.set_data_dtype(np.dtype(dtype))
+    image = nib.Nifti1Image(np.arange(24).reshape(2, 3, 4).astype(dtype), np.eye(4), header)
+    if scaling:
+        image.header.set_slope_inter(*scaling)
+    image.to_filename(tmp_path / "a.nii.gz")
+    expected = np.asanyarray(nib.load(tmp_path / "a.nii.gz").dataobj)
+    array = read_file(tmp_path / "a.nii.gz").array[0].T
+    assert array.dtype == expected.dtype
+    np.testing.assert_array_equal(array, expected)
+
+
 def test_nifti_2_reads_like_nifti_1(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     nib.Nifti2Image(array, np.eye(4)).to_filename(tmp_path / "two.nii.gz")
