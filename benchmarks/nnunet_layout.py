@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from pipelines.cases.case import DatasetInfo, RawDataset, RawEntry
@@ -79,4 +78,4 @@ def chaos(num_cases: int | None = None) -> RawDataset | None:
 
 def _link(source: str, target: Path) -> None:
     assert source.endswith(_ENDING), f"{source}: nnU-Net wants one ending for all files, here {_ENDING}"
-    os.symlink(Path(source).resolve(), target)
+    target.symlink_to(Path(source).resolve())
