@@ -31,8 +31,22 @@ def _parser() -> argparse.ArgumentParser:
     check = add("check", _check, "check a data set and list everything that is wrong with it")
     check.add_argument("source", help="folder in Decathlon or nnU-Net layout, CSV manifest, or a Python source file")
     plan = add("plan", _plan, "show how an architecture would be configured for a data set, and why")
-    plan.add_argument("dataset", help="a data set of params.yaml whose stages cases and fingerprint have run")
-    plan.add_argument("architecture", help="an entry of params.yaml or an architecture")
+    plan.add_argument(
+        "data",
+        metavar="DATA",
+        help="a data set of params.yaml whose stages cases and fingerprint have run, or a folder with a fingerprint: "
+        "fingerprints/NAME, or nnU-Net's dataset_fingerprint.json and dataset.json",
+    )
+    plan.add_argument(
+        "--architecture",
+        metavar="NAME",
+        help="an entry of params.yaml or an architecture; default: all entries, for a folder nnunet",
+    )
+    plan.add_argument("--planner", metavar="NAME", help="house, or nnunet for nnU-Net's numbers; default: the entry's")
+    plan.add_argument("--preset", metavar="NAME", help="plain, M, L or XL of nnU-Net; default: the entry's")
+    plan.add_argument("--memory-gib", metavar="GIB", type=float, help="default: budget.memory_gib, or the preset's")
+    plan.add_argument("--explain", action="store_true", help="each decision with its reason")
+    plan.add_argument("--json", action="store_true", help="everything as JSON")
     add("models", _models, "list the architectures with their published sizes")
     show = add("show", _show, "print the result table of a study and where its report is")
     show.add_argument("dataset", nargs="?", help="default: all data sets of params.yaml")
@@ -60,43 +74,17 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    import dataclasses
+    import json
 
-    from pipelines.params import read_params
-    from pipelines.tasks.lookup import task_of
+    from pipelines.tasks.plan_preview import previews
 
-    study = read_params()
-    folders = {name: Path(name) / options.dataset for name in ("cases", "fingerprints")}
-    for folder in folders.values():
-        if not folder.exists():
-            raise ValueError(f"{folder}: not there yet; run `dvc repro fingerprint@{options.dataset}` first")
-    entry = study.entry(options.architecture)
-    task = task_of(study.family)
-    served = task.configurations(folders["fingerprints"])
-    wanted = [entry.configuration or served[0]] if options.architecture in study.entries else served
-    refused: dict[str, str] = {}
-    for configuration in wanted:
-        entries = study.entries | {
-            options.architecture: dataclasses.replace(
-                study.entries.get(options.architecture, entry),
-                architecture=str(entry.architecture).split("/")[-1],
-                configuration=configuration,
-            )
-        }
-        variant = dataclasses.replace(study, entries=entries)
-        try:
-            plan = task.plan(
-                variant, options.dataset, options.architecture, folders["cases"], folders["fingerprints"], {}
-            )
-        except ValueError as error:
-            refused[configuration] = str(error)
-            continue
-        print(f"{options.architecture} {configuration}")
-        print("\n".join(f"  {reason}" for reason in plan.reasons), end="\n\n")
-    if len(refused) == len(wanted):
-        raise ValueError("; ".join(dict.fromkeys(refused.values())))
-    for configuration, why in refused.items():
-        print(f"{configuration}: {why}")
+    shown = previews(options.data, options.architecture, options.planner, options.preset, options.memory_gib)
+    if options.json:
+        values = [preview.values() for preview in shown]
+        print(json.dumps(values[0] if len(values) == 1 else values, indent=2))
+        return
+    for preview in shown:
+        print("\n".join(preview.lines(options.explain)))
 
 
 def _models(_: argparse.Namespace) -> None:

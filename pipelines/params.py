@@ -78,8 +78,8 @@ class Entry:
     Attributes:
         architecture: file name in the family's folder; the entry's own name when left out.
         variant: a key of the architecture's `VARIANTS`, or None for the paper's main setting.
-        configuration: which way to see the data, among the family's (segmentation: `2d`, `3d_fullres`); None for the
-            family's first choice.
+        configuration: which way to see the data, among the family's (segmentation: `2d`, `3d_fullres`, `3d_lowres`);
+            None for the family's first choice.
         overrides: values that replace the planned ones (`repro plan` shows them).
     """
 

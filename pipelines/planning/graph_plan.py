@@ -89,6 +89,11 @@ class GraphPlan:
         """All fields, in their order."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=False) + "\n"
 
+    def summary(self) -> dict[str, Any]:
+        """What `repro plan` shows of it."""
+        shown = ("batch_size", "network", "optimizer", "schedule", "memory")
+        return {key: getattr(self, key) for key in shown} | {"normalisation": self.preprocessing.normalisation}
+
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> GraphPlan:
         """The plan whose JSON values these are.

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.planning.plan import as_tuples
+from pipelines.planning.presets import PRESETS
 
 _OPTIMIZERS = ("sgd", "adam", "adamw")
 _SCHEDULES = ("polynomial", "cosine", "constant")
+_PLANNERS = ("house", "nnunet")
 
 
 def _is_number(value: Any) -> bool:
@@ -29,6 +31,8 @@ def _is_named(names: tuple[str, ...]) -> Callable[[Any], bool]:
 
 
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "planner": (" or ".join(_PLANNERS), lambda value: value in _PLANNERS),
+    "preset": (f"one of {', '.join(PRESETS)}", lambda value: isinstance(value, str) and value in PRESETS),
     "network": ("a mapping of fields of the architecture's Config", lambda value: isinstance(value, dict)),
     "patch_size": (
         "a list of whole numbers, one per axis of the patch in transposed order",

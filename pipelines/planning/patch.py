@@ -56,24 +56,35 @@ def legal_patch(patch_size: Sequence[float], divisor: Sequence[int], smallest_si
 def shrunk(candidate: Candidate, median_shape: Sequence[float], configure: Configure) -> Candidate | None:
     """Take one step off the axis that has most of the median shape, or None where no axis can give.
 
-    The step is the divisor of the already reduced patch: 256 becomes 224 and not 192.
-
     Args:
         candidate: the patch now.
         median_shape: per axis.
         configure: the network for a patch.
     """
-    ratios = [side / median for side, median in zip(candidate.patch_size, median_shape, strict=True)]
-    for axis in np.argsort(ratios, kind="stable")[::-1].tolist():
-        reduced = list(candidate.patch_size)
-        reduced[axis] -= candidate.divisor[axis]
-        if reduced[axis] < candidate.smallest_side[axis]:
+    for axis in by_share(candidate.patch_size, median_shape):
+        if candidate.patch_size[axis] - candidate.divisor[axis] < candidate.smallest_side[axis]:
             continue
-        step = configure(reduced).divisor[axis]
-        smaller = configure([side - step * (i == axis) for i, side in enumerate(candidate.patch_size)])
-        if smaller.patch_size[axis] < candidate.patch_size[axis]:
+        smaller = shrunk_along(axis, candidate, configure)
+        # Not the side alone: another topology may pad another side up, and the steps would go in circles.
+        if math.prod(smaller.patch_size) < math.prod(candidate.patch_size):
             return smaller
     return None
+
+
+def shrunk_along(axis: int, candidate: Candidate, configure: Configure) -> Candidate:
+    """Take one step off an axis. The step is the divisor of the already reduced patch: 256 becomes 224 and not 192."""
+
+    def reduced(step: int) -> list[int]:
+        return [side - step * (i == axis) for i, side in enumerate(candidate.patch_size)]
+
+    return configure(reduced(configure(reduced(candidate.divisor[axis])).divisor[axis]))
+
+
+def by_share(patch_size: Sequence[int], median_shape: Sequence[float]) -> list[int]:
+    """Axes in the order in which they give: first the one that has most of the median shape, the last of equal ones."""
+    shares = [side / median for side, median in zip(patch_size, median_shape, strict=True)]
+    order: list[int] = np.argsort(shares, kind="stable")[::-1].tolist()
+    return order
 
 
 def is_dummy_2d(patch_size: Sequence[int]) -> bool:

@@ -14,14 +14,17 @@ from typing import Any
 
 from pipelines.atomic_files import write_text
 
+_TOPOLOGY = ("strides", "kernel_sizes")
+
 
 @dataclass(frozen=True)
 class Preprocessing:
     """How a case becomes what the network sees. Entries with equal preprocessing share prepared files.
 
     Attributes:
-        configuration: `2d` or `3d_fullres`.
-        transpose_forward: axis of the image (z, y, x) that becomes axis 0, 1, 2; axis 0 has the largest spacing.
+        configuration: `2d`, `3d_fullres` or `3d_lowres`.
+        transpose_forward: axis of the image (z, y, x) that becomes axis 0, 1, 2; axis 0 has the largest spacing, or the
+            one voxel of slices.
         spacing_mm: target spacing in transposed order; None for the slice axis of `2d`, which keeps its spacing.
         normalisation: scheme of each channel: `ct`, `zscore`, `rescale_to_0_1`, `rgb_to_0_1` or `nonorm`.
         uses_nonzero_mask: for each channel, whether only voxels of the nonzero mask are normalised.
@@ -52,7 +55,7 @@ class Plan:
         entry: name of the entry.
         architecture: `family/name`.
         variant: key of the architecture's `VARIANTS`, None for the defaults of its `Config`.
-        configuration: `2d` or `3d_fullres`.
+        configuration: `2d`, `3d_fullres` or `3d_lowres`.
         problem: keys spatial_dims, in_channels, num_classes.
         labels: class name to value, background included, ignore label left out.
         ignore_label: value of voxels without annotation.
@@ -75,6 +78,9 @@ class Plan:
         foreground_fraction: part of a batch centred on foreground.
         inference: keys overlap, is_mirrored.
         tolerance_mm: of the normalised surface distance.
+        planning: keys planner (`house`, `nnunet`), preset (of nnU-Net's planners, or None), median_shape (voxels of the
+            median case at the plan's spacing, of three axes also in 2D), features_per_stage (where the architecture
+            tells, else None).
         memory: keys conv_elements (of one patch), reference_elements (what fits `memory_gib` at `reference_batch`
             patches), reference_batch, memory_gib (the budget), predicted_gib (of the whole batch).
         reasons: one sentence per decision.
@@ -108,6 +114,7 @@ class Plan:
     foreground_fraction: float
     inference: dict[str, Any]
     tolerance_mm: float
+    planning: dict[str, Any]
     memory: dict[str, Any]
     reasons: list[str]
     overrides: dict[str, Any]
@@ -116,6 +123,25 @@ class Plan:
     def to_json(self) -> str:
         """All fields, in their order."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=False) + "\n"
+
+    def summary(self) -> dict[str, Any]:
+        """What `repro plan` shows of a configuration; sizes in transposed order, in `2d` without axis 0."""
+        dims, features = self.problem["spatial_dims"], self.planning["features_per_stage"]
+        topology: dict[str, Any] = {name: self.network[name] for name in _TOPOLOGY if name in self.network}
+        if features is not None:
+            topology["features_per_stage"] = features
+        return {
+            "spacing": self.preprocessing.spacing_mm[-dims:],
+            "median_shape": self.planning["median_shape"][-dims:],
+            "patch_size": self.patch_size,
+            "batch_size": self.batch_size,
+            **topology,
+            "batch_dice": self.is_batch_dice,
+            "network": {key: value for key, value in self.network.items() if key not in _TOPOLOGY},
+            "normalisation": self.preprocessing.normalisation,
+            "uses_nonzero_mask": self.preprocessing.uses_nonzero_mask,
+            "memory": self.memory,
+        }
 
     @classmethod
     def from_json(cls, text: str) -> Plan:

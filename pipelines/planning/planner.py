@@ -1,6 +1,7 @@
 """Plan an entry: the whole configuration of a training, from fingerprint, architecture and overrides.
 
-For `segmentation/nnunet` the numbers are those of nnU-Net's default planner (Isensee et al., 2021; nnunetv2 2.8.1).
+The rules are nnU-Net's (Isensee et al., 2021; nnunetv2 2.8.1). Two planners size patch and batch: `house`, for any
+architecture, and `nnunet`, whose numbers are those of nnU-Net's planners for its own network.
 """
 
 from __future__ import annotations
@@ -15,24 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.fingerprint.extract import Fingerprint
-from pipelines.planning.configurations import Geometry, configurations, geometry, has_lowres
-from pipelines.planning.memory import Reference, predicted_gib, reference
+from pipelines.planning.configurations import Geometry, configurations, geometry, low_resolution
 from pipelines.planning.mirroring import mirror_axes
+from pipelines.planning.nnunet_sizing import NnunetSizer
 from pipelines.planning.normalisation import nonzero_mask_use, normalisation_schemes
 from pipelines.planning.overrides import check_keys, check_overrides, network_config, training_settings
-from pipelines.planning.patch import Candidate, Configure, initial_patch_size, is_dummy_2d, starting_patch
+from pipelines.planning.patch import Candidate, initial_patch_size, is_dummy_2d, starting_patch
 from pipelines.planning.plan import Plan, Preprocessing
+from pipelines.planning.presets import PRESETS
 from pipelines.planning.sizing import (
-    Measure,
+    HouseSizer,
     MemoryBudgetError,
     check_network_override,
     check_output_size,
-    check_patch,
-    chosen_by_constraints,
-    chosen_by_topology,
-    conv_elements_of,
-    fit_batch,
-    fit_patch,
     sides,
 )
 from repro_models import registry
@@ -41,7 +37,9 @@ from repro_models.contract import Problem
 if TYPE_CHECKING:
     from pipelines.cases.case import DatasetInfo
 
-_SPATIAL_DIMS = {"2d": 2, "3d_fullres": 3}
+_SPATIAL_DIMS = {"2d": 2, "3d_fullres": 3, "3d_lowres": 3}
+_NNUNET = "segmentation/nnunet"
+Sizer = HouseSizer | NnunetSizer
 
 
 def plan_entry(
@@ -72,9 +70,10 @@ def plan_entry(
         entry: name of the entry.
         architecture: `family/name`.
         variant: key of the architecture's `VARIANTS`, or None for the defaults of its `Config`.
-        configuration: `2d` or `3d_fullres`.
-        overrides: keys network, patch_size, batch_size, max_batch_size, spacing_mm (z, y, x), optimizer, learning_rate,
-            momentum, weight_decay, schedule, clip_norm, foreground_fraction, mirror_axes.
+        configuration: `2d`, `3d_fullres` or `3d_lowres`.
+        overrides: keys planner (`house` or `nnunet`), preset (key of `PRESETS`), network, patch_size, batch_size,
+            max_batch_size, spacing_mm (z, y, x, of full resolution), optimizer, learning_rate, momentum, weight_decay,
+            schedule, clip_norm, foreground_fraction, mirror_axes.
         fingerprint: of the training cases.
         info: channels and labels of the data set.
         num_training_cases: cases with a label, over all folds.
@@ -93,63 +92,50 @@ def plan_entry(
             architecture does not have; an illegal patch; a memory budget that no patch meets.
     """
     module = registry.load(architecture)
-    spatial_dims = _served_dims(module, architecture, configuration, configurations(fingerprint), dataset)
     check_overrides(overrides)
-    config = network_config(_base_config(module, architecture, variant), overrides.get("network", {}))
+    is_house = overrides.get("planner", "house") == "house"
+    space = geometry(fingerprint, overrides.get("spacing_mm"), puts_slices_first=is_house)
+    spatial_dims = _served_dims(module, architecture, configuration, configurations(space), dataset)
     settings = training_settings(training, overrides)
     labels = dict(info.labels)
     problem = Problem(spatial_dims, len(info.channels), len(labels))
-    space = geometry(fingerprint, overrides.get("spacing_mm"))
-    reasons = _spacing_reasons(space, fingerprint, "spacing_mm" in overrides)
-
-    is_free = hasattr(module, "with_topology") and not {"strides", "kernel_sizes"} & set(overrides.get("network", {}))
-    if not is_free:
-        check_output_size(module, config, problem)
-
-    def configure_at(spacing_mm: Sequence[float]) -> Configure:
-        if is_free:
-            return chosen_by_topology(module, config, spacing_mm)
-        return chosen_by_constraints(module, config, spatial_dims)
-
-    measure = conv_elements_of(module, problem)
-    limit = reference(spatial_dims, memory_gib)
-    spacing_mm, median_shape = space.spacing_mm[-spatial_dims:], space.median_shape[-spatial_dims:]
+    base = _base_config(module, architecture, variant, overrides.get("preset"))
+    network = overrides.get("network", {})
+    config = network_config(base, network)
+    if is_house:
+        is_free = hasattr(module, "with_topology") and not {"strides", "kernel_sizes"} & set(network)
+        if not is_free:
+            check_output_size(module, config, problem)
+        sizer: Sizer = HouseSizer(module, config, problem, is_free, memory_gib, overrides.get("preset"))
+    else:
+        is_free = True
+        sizer = _nnunet_sizer(module, architecture, config, spatial_dims, info, memory_gib, overrides)
     try:
-        if "patch_size" in overrides:
-            candidate = check_patch(overrides["patch_size"], configure_at(spacing_mm), spatial_dims)
-        else:
-            candidate = fit_patch(spacing_mm, median_shape, configure_at(spacing_mm), measure, limit)
-        is_batch_dice, why_dice = True, "batch Dice: on, as always in 2D"
-        if spatial_dims == 3:
-            is_batch_dice = has_lowres(
-                spacing_mm,
-                median_shape,
-                candidate.patch_size,
-                lambda spacing, shape: fit_patch(spacing, shape, configure_at(spacing), measure, limit).patch_size,
-            )
-            why_dice = (
-                "batch Dice: on, because patches show so little of a case that nnU-Net would add a low resolution"
-                if is_batch_dice
-                else "batch Dice: off, because patches show enough of a case"
-            )
+        space, candidate, is_batch_dice, why_resolution = _resolution(configuration, space, sizer, overrides, dataset)
     except MemoryBudgetError as error:
         raise MemoryBudgetError(
             f"data set {dataset}, entry {entry}: budget.memory_gib is {memory_gib:g}, but for {architecture} {error}"
         ) from error
-    check_network_override(overrides.get("network", {}), config, candidate)
-    reasons += _patch_reasons(candidate, spacing_mm, median_shape, measure, limit, memory_gib, overrides)
-    batch_size, batch_reason = _batch(candidate, measure, limit, space, num_training_cases, settings, overrides)
-    elements = measure(candidate)
-    predicted = predicted_gib(elements, batch_size, spatial_dims)
-    reasons += [batch_reason, f"memory: about {predicted:.3g} GiB for the batch by nnU-Net's estimate", why_dice]
-    reasons.append(_topology_reason(candidate, is_free))
+    check_network_override(network, config, candidate)
+    batch_size, why_batch = _batch(candidate, sizer, space, num_training_cases, settings, overrides)
+    memory, why_memory = sizer.memory(candidate, batch_size)
     preprocessing, why_normalisation = _preprocessing(fingerprint, info.channels, configuration, space)
-    is_flat = is_dummy_2d(candidate.patch_size)
-    if is_flat:
-        reasons.append("augmentation: slice by slice, because the patch is more than 3 times as wide as it is deep")
     axes, why_mirror = mirror_axes(settings["mirror_axes"], labels, space.transpose_forward, spatial_dims)
-    reasons += [*why_normalisation, why_mirror]
-    reasons += [f"override {name}: {json.dumps(value)}" for name, value in overrides.items()]
+    is_flat = is_dummy_2d(candidate.patch_size)
+    features = getattr(module, "features_per_stage", None)
+    reasons = [
+        *sizer.reasons(),
+        *_spacing_reasons(configuration, space, fingerprint, "spacing_mm" in overrides),
+        *_patch_reasons(candidate, space, sizer, overrides),
+        why_batch,
+        why_memory,
+        *why_resolution,
+        _topology_reason(candidate, is_free),
+        *(["augmentation: slice by slice, because the patch is more than 3 times as wide as it is deep"] * is_flat),
+        *why_normalisation,
+        why_mirror,
+        *(f"override {name}: {json.dumps(value)}" for name, value in overrides.items()),
+    ]
     return Plan(
         dataset=dataset,
         entry=entry,
@@ -177,13 +163,13 @@ def plan_entry(
         foreground_fraction=settings["foreground_fraction"],
         inference=dict(inference),
         tolerance_mm=tolerance_mm,
-        memory={
-            "conv_elements": elements,
-            "reference_elements": limit.elements,
-            "reference_batch": limit.batch_size,
-            "memory_gib": memory_gib,
-            "predicted_gib": predicted,
+        planning={
+            "planner": sizer.planner,
+            "preset": sizer.preset,
+            "median_shape": list(space.median_shape),
+            "features_per_stage": features(candidate.config, spatial_dims) if features else None,
         },
+        memory=memory,
         reasons=reasons,
         overrides=copy.deepcopy(dict(overrides)),
         sources=dict(sources),
@@ -206,11 +192,96 @@ def _served_dims(
     return _SPATIAL_DIMS[configuration]
 
 
-def _base_config(module: ModuleType, architecture: str, variant: str | None) -> Any:
-    if variant is None:
-        return module.Config()
-    check_keys(f"variant of {architecture}", [variant], module.VARIANTS)
-    return module.VARIANTS[variant].config
+def _base_config(module: ModuleType, architecture: str, variant: str | None, preset: str | None) -> Any:
+    if variant is not None:
+        check_keys(f"variant of {architecture}", [variant], module.VARIANTS)
+    config = module.Config() if variant is None else module.VARIANTS[variant].config
+    if preset is None:
+        return config
+    if architecture != _NNUNET:
+        raise ValueError(
+            f"override preset is {preset!r}, but presets are sizes of {_NNUNET}; leave it out of an entry of "
+            f"{architecture}"
+        )
+    return dataclasses.replace(config, **PRESETS[preset].network)
+
+
+def _nnunet_sizer(
+    module: ModuleType,
+    architecture: str,
+    config: Any,
+    spatial_dims: int,
+    info: DatasetInfo,
+    memory_gib: float,
+    overrides: Mapping[str, Any],
+) -> NnunetSizer:
+    if architecture != _NNUNET:
+        raise ValueError(
+            f"override planner is nnunet, but its estimate knows {_NNUNET} alone; leave it out of an entry of "
+            f"{architecture}"
+        )
+    fixed = sorted({"strides", "kernel_sizes"} & set(overrides.get("network", {})))
+    if fixed:
+        raise ValueError(
+            f"override planner is nnunet, which sets strides and kernel sizes itself; leave {' and '.join(fixed)} out "
+            "of the override network, or plan with house"
+        )
+    # Of a residual encoder without a preset: the one for the smallest device.
+    preset = overrides.get("preset") or ("plain" if config.residual_blocks is None else "M")
+    num_outputs = len(info.labels) + (info.ignore_label is not None)
+    return NnunetSizer(module, config, spatial_dims, num_outputs, preset, memory_gib)
+
+
+def _resolution(
+    configuration: str, space: Geometry, sizer: Sizer, overrides: Mapping[str, Any], dataset: str
+) -> tuple[Geometry, Candidate, bool, list[str]]:
+    """Geometry of the configuration, its patch, whether Dice is taken over the batch, and why.
+
+    Args:
+        configuration: key of `_SPATIAL_DIMS`.
+        space: full resolution.
+        sizer: of the planner.
+        overrides: of the entry.
+        dataset: for the message.
+
+    Raises:
+        ValueError: an illegal patch, or no such configuration.
+        MemoryBudgetError: no patch fits.
+    """
+    dims = _SPATIAL_DIMS[configuration]
+
+    def patch_at(spacing_mm: Sequence[float], median_shape: Sequence[float], is_set: bool) -> Candidate:
+        if is_set and "patch_size" in overrides:
+            return sizer.set_patch(spacing_mm, overrides["patch_size"])
+        return sizer.fit_patch(spacing_mm, median_shape)
+
+    is_lowres = configuration == "3d_lowres"
+    full = patch_at(space.spacing_mm[-dims:], space.median_shape[-dims:], is_set=not is_lowres)
+    if dims == 2:
+        return space, full, True, ["batch Dice: on, as always in 2D"]
+    low, why = low_resolution(space, full.patch_size, lambda spacing, shape: sizer.fit_patch(spacing, shape).patch_size)
+    if not is_lowres:
+        dice = (
+            "on, because patches show so little of a case that there is a low resolution"
+            if low
+            else "off, because patches show enough of a case for no low resolution"
+        )
+        return (
+            space,
+            full,
+            low is not None,
+            [
+                f"low resolution: {'there is one, because' if low else 'none, because'} {why}",
+                f"batch Dice: {dice}",
+            ],
+        )
+    if low is None:
+        raise ValueError(
+            f"data set {dataset} has no configuration 3d_lowres, because {why}; set the entry's configuration to "
+            "3d_fullres"
+        )
+    candidate = patch_at(low.spacing_mm, low.median_shape, is_set=True)
+    return low, candidate, False, [f"low resolution: {why}", "batch Dice: off, as always at low resolution"]
 
 
 def _preprocessing(
@@ -238,50 +309,42 @@ def _preprocessing(
     ]
 
 
-def _spacing_reasons(space: Geometry, fingerprint: Fingerprint, is_overridden: bool) -> list[str]:
+def _spacing_reasons(configuration: str, space: Geometry, fingerprint: Fingerprint, is_overridden: bool) -> list[str]:
     spacing = ", ".join(f"{value:.4g}" for value in space.spacing_mm)
-    medians = np.median(fingerprint.spacings_mm, axis=0)[list(space.transpose_forward)].tolist()
+    medians = np.percentile(fingerprint.spacings_mm, 50, axis=0)[list(space.transpose_forward)].tolist()
     why = "median of the training cases"
-    if is_overridden:
+    if configuration == "3d_lowres":
+        why = "full resolution coarsened in steps of 3 %, the finer axes first"
+    elif is_overridden:
         why = "as set"
     elif medians != list(space.spacing_mm):
-        why += f", but for the thick first axis (median {medians[0]:.4g}) their 10th percentile"
+        why += f", but for the thick axis (median {max(medians):.4g}) their 10th percentile"
     reasons = [f"spacing: {spacing} mm, {why}; the median case then has {sides(space.median_shape)} voxels"]
     if space.transpose_forward != (0, 1, 2):
-        reasons.append(f"axes: {'zyx'[space.transpose_forward[0]]} comes first, because its spacing is the largest")
+        has_slices = space.median_shape[0] == 1
+        reason = "the cases have one voxel along it" if has_slices else "its spacing is the largest"
+        reasons.append(f"axes: {'zyx'[space.transpose_forward[0]]} comes first, because {reason}")
     return reasons
 
 
-def _patch_reasons(
-    candidate: Candidate,
-    spacing_mm: Sequence[float],
-    median_shape: Sequence[float],
-    measure: Measure,
-    limit: Reference,
-    memory_gib: float,
-    overrides: Mapping[str, Any],
-) -> list[str]:
-    elements = measure(candidate)
-    of_budget = (
-        f"{elements:,} convolution elements of the {limit.elements:,.0f} that fit {memory_gib:g} GiB "
-        f"at a batch of {limit.batch_size}"
-    )
+def _patch_reasons(candidate: Candidate, space: Geometry, sizer: Sizer, overrides: Mapping[str, Any]) -> list[str]:
+    use = sizer.use(candidate)
     if "patch_size" in overrides:
-        excess = "; that is beyond the budget" if limit.is_too_much(elements) else ""
-        return [f"patch: {sides(candidate.patch_size)}, as set, with {of_budget}{excess}"]
-    start = starting_patch(spacing_mm, median_shape)
+        excess = "; that is beyond the budget" if sizer.is_too_much(candidate) else ""
+        return [f"patch: {sides(candidate.patch_size)}, as set, with {use}{excess}"]
+    dims = len(candidate.patch_size)
+    start = starting_patch(space.spacing_mm[-dims:], space.median_shape[-dims:])
     is_cut = any(side < first for side, first in zip(candidate.patch_size, start, strict=True))
     return [
         f"patch: {sides(candidate.patch_size)} because planning starts from {sides(start)} "
         f"(equal sides in mm, within the median shape), sides must be multiples of {sides(candidate.divisor)}, "
-        f"and {'cut down to the budget ' if is_cut else ''}it has {of_budget}"
+        f"and {'cut down to the budget ' if is_cut else ''}it has {use}"
     ]
 
 
 def _batch(
     candidate: Candidate,
-    measure: Measure,
-    limit: Reference,
+    sizer: Sizer,
     space: Geometry,
     num_cases: int,
     settings: Mapping[str, Any],
@@ -289,7 +352,7 @@ def _batch(
 ) -> tuple[int, str]:
     if "batch_size" in overrides:
         return overrides["batch_size"], f"batch: {overrides['batch_size']}, as set"
-    batch_size, why = fit_batch(measure(candidate), limit, candidate.patch_size, space.median_shape, num_cases)
+    batch_size, why = sizer.fit_batch(candidate, space.num_voxels, num_cases)
     largest = settings["max_batch_size"]
     if largest is not None and batch_size > largest:
         return largest, f"batch: {largest} by max_batch_size; without it {batch_size}, because {why}"
@@ -299,6 +362,8 @@ def _batch(
 def _topology_reason(candidate: Candidate, is_free: bool) -> str:
     if not is_free:
         return f"network: its own depth, which divides sides by {sides(candidate.divisor)}"
+    if len(candidate.config.strides) == 1:
+        return "network: one stage, because no axis has 8 voxels to halve; such a network has no output to train"
     return (
         f"network: {len(candidate.config.strides)} stages that divide sides by {sides(candidate.divisor)}, "
         "because an axis is halved while it keeps 4 voxels and its spacing is within twice the finest"

@@ -1,4 +1,4 @@
-"""Patch and batch that fit a memory budget, for any architecture.
+"""Patch and batch that fit a memory budget, for any architecture: the house planner.
 
 An architecture that exports `with_topology` gets a network for every patch tried (nnU-Net's loop); any other keeps its
 network, and its `CONSTRAINTS` say which patches are legal. One that exports `with_patch_size` is told the patch.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from pipelines.planning.memory import Reference, conv_elements, predicted_gib
+from pipelines.planning.memory import Reference, conv_elements, predicted_gib, reference
 from pipelines.planning.patch import Candidate, Configure, legal_patch, shrunk, starting_patch
+from pipelines.planning.presets import PRESETS
 from pipelines.planning.shapes import shapes_only
 from pipelines.planning.topology import SMALLEST_EDGE, topology
 from repro_models.contract import Problem
@@ -34,13 +36,15 @@ def chosen_by_topology(architecture: ModuleType, config: Any, spacing_mm: Sequen
     """A network for every patch, by nnU-Net's topology.
 
     Differs:
-        - A patch under 8 voxels on every side is raised to 8, because nnU-Net's network of one stage has no output.
+        - A patch so small that no axis is halved is raised to 8 voxels a side, or to 12 where a single axis is fine
+          enough to be halved, because nnU-Net's network of one stage has no output.
     """
 
     def configure(patch_size: Sequence[float]) -> Candidate:
         chosen = topology(spacing_mm, patch_size)
-        if len(chosen.strides) == 1:
-            chosen = topology(spacing_mm, [max(side, 2 * SMALLEST_EDGE) for side in patch_size])
+        for least in (2 * SMALLEST_EDGE, 3 * SMALLEST_EDGE):
+            if len(chosen.strides) == 1:
+                chosen = topology(spacing_mm, [max(side, least) for side in patch_size])
         return Candidate(
             config=architecture.with_topology(config, chosen.strides, chosen.kernel_sizes),
             patch_size=chosen.patch_size,
@@ -122,7 +126,7 @@ def fit_patch(
 
 
 def fit_batch(
-    elements: int, limit: Reference, patch_size: Sequence[int], median_shape: Sequence[float], num_cases: int
+    elements: int, limit: Reference, patch_size: Sequence[int], num_voxels: float, num_cases: int
 ) -> tuple[int, str]:
     """Batch that fits beside `elements` per patch, of at most 5 % of the data set's voxels, never below 2.
 
@@ -130,14 +134,14 @@ def fit_batch(
         elements: convolution elements of one patch.
         limit: what fits.
         patch_size: of two or three axes.
-        median_shape: of three axes, also in 2D.
+        num_voxels: of the median case, of three axes also in 2D.
         num_cases: training cases.
 
     Returns:
         The batch, and why.
     """
     by_memory = round(limit.elements / elements * limit.batch_size)
-    by_data = round(math.prod(median_shape) * num_cases * _DATASET_SHARE / math.prod(patch_size))
+    by_data = round(num_voxels * num_cases * _DATASET_SHARE / math.prod(patch_size))
     batch_size = max(min(by_memory, by_data), _SMALLEST_BATCH)
     why = f"memory fits {by_memory} and 5 % of the voxels of {num_cases} cases are {by_data} patches"
     if min(by_memory, by_data) < _SMALLEST_BATCH:
@@ -184,6 +188,86 @@ def check_network_override(network: Mapping[str, Any], config: Any, candidate: C
                 f"override network {name} is {value}, but planning sets it to the patch, here {sides(planned)}; "
                 "leave it out, and set the override patch_size for another patch"
             )
+
+
+@dataclass(frozen=True)
+class HouseSizer:
+    """Patch, network and batch of any architecture within a memory budget.
+
+    Args:
+        architecture: its module.
+        config: its `Config`.
+        problem: dimensions, channels and classes.
+        is_free: planning chooses the depth.
+        memory_gib: the budget.
+        preset: key of `PRESETS` whose encoder `config` has, if it has one's.
+    """
+
+    planner: ClassVar[str] = "house"
+    architecture: ModuleType
+    config: Any
+    problem: Problem
+    is_free: bool
+    memory_gib: float
+    preset: str | None = None
+
+    @cached_property
+    def _measure(self) -> Measure:
+        return conv_elements_of(self.architecture, self.problem)
+
+    @property
+    def _limit(self) -> Reference:
+        return reference(self.problem.spatial_dims, self.memory_gib)
+
+    def configured_at(self, spacing_mm: Sequence[float]) -> Configure:
+        """The network for each patch at a spacing."""
+        if self.is_free:
+            return chosen_by_topology(self.architecture, self.config, spacing_mm)
+        return chosen_by_constraints(self.architecture, self.config, self.problem.spatial_dims)
+
+    def fit_patch(self, spacing_mm: Sequence[float], median_shape: Sequence[float]) -> Candidate:
+        """See `fit_patch` of this module."""
+        return fit_patch(spacing_mm, median_shape, self.configured_at(spacing_mm), self._measure, self._limit)
+
+    def set_patch(self, spacing_mm: Sequence[float], patch_size: Sequence[int]) -> Candidate:
+        """See `check_patch`."""
+        return check_patch(patch_size, self.configured_at(spacing_mm), self.problem.spatial_dims)
+
+    def fit_batch(self, candidate: Candidate, num_voxels: float, num_cases: int) -> tuple[int, str]:
+        """See `fit_batch` of this module."""
+        return fit_batch(self._measure(candidate), self._limit, candidate.patch_size, num_voxels, num_cases)
+
+    def is_too_much(self, candidate: Candidate) -> bool:
+        """Whether not even a batch of 2 fits."""
+        return self._limit.is_too_much(self._measure(candidate))
+
+    def use(self, candidate: Candidate) -> str:
+        """How much of the budget a patch takes, in words."""
+        return (
+            f"{self._measure(candidate):,} convolution elements of the {self._limit.elements:,.0f} that fit "
+            f"{self.memory_gib:g} GiB at a batch of {self._limit.batch_size}"
+        )
+
+    def memory(self, candidate: Candidate, batch_size: int) -> tuple[dict[str, Any], str]:
+        """The part `memory` of the plan, and its reason."""
+        elements = self._measure(candidate)
+        predicted = predicted_gib(elements, batch_size, self.problem.spatial_dims)
+        return {
+            "conv_elements": elements,
+            "reference_elements": self._limit.elements,
+            "reference_batch": self._limit.batch_size,
+            "memory_gib": self.memory_gib,
+            "predicted_gib": predicted,
+        }, f"memory: about {predicted:.3g} GiB for the batch by nnU-Net's estimate"
+
+    def reasons(self) -> list[str]:
+        """Which rule is at work."""
+        if self.preset is None:
+            return []
+        return [
+            f"preset: the encoder of {self.preset}, which nnU-Net plans for {PRESETS[self.preset].memory_gib:g} GB; "
+            f"the house planner fits patch and batch to {self.memory_gib:g} GiB"
+        ]
 
 
 def sides(values: Sequence[float]) -> str:

@@ -22,8 +22,9 @@ def target_spacing(
         shapes: of each case after cropping, z y x.
     """
     spacings = np.asarray(spacings_mm, dtype=np.float64)
-    target = np.median(spacings, axis=0)
-    median_shape = np.median(np.asarray(shapes), axis=0)
+    # As percentiles: between two cases they round otherwise than np.median, and nnU-Net takes them.
+    target = np.percentile(spacings, 50, axis=0)
+    median_shape = np.percentile(np.asarray(shapes), 50, axis=0)
     thick = int(np.argmax(target))
     others = [axis for axis in range(3) if axis != thick]
     has_thick_axis = target[thick] > _ANISOTROPY * target[others].max()
@@ -34,9 +35,10 @@ def target_spacing(
     return float(target[0]), float(target[1]), float(target[2])
 
 
-def transpose_order(spacing_mm: Sequence[float]) -> tuple[int, int, int]:
-    """Axes in the order that puts the largest spacing first and keeps the others as they are."""
-    first = int(np.argmax(spacing_mm))
+def transpose_order(spacing_mm: Sequence[float], first: int | None = None) -> tuple[int, int, int]:
+    """Axes in the order that puts one first, else that of the largest spacing, and keeps the others as they are."""
+    if first is None:
+        first = int(np.argmax(spacing_mm))
     second, third = (axis for axis in range(3) if axis != first)
     return first, second, third
 

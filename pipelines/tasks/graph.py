@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.evaluation.measures import DatasetFacts, Measure
+from pipelines.planning.graph_plan import CONFIGURATION
 
 if TYPE_CHECKING:
     from pipelines.evaluation.gallery import OverlayCase
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pipelines.tasks.graph_training import GraphTraining
 
 SCORE = "accuracy"
+# What `repro plan` shows of an architecture.
+CONFIGURATIONS = (CONFIGURATION,)
 
 # What the report of this family compares.
 MEASURES = (Measure("accuracy", "accuracy"),)
@@ -53,13 +56,6 @@ def fingerprint(cases_dir: Path, out_dir: Path) -> None:
 
     graph = read_graph(cases_dir)
     write_fingerprint(out_dir, take_fingerprint(graph), graph)
-
-
-def configurations(fingerprint_dir: Path) -> list[str]:
-    """The one there is."""
-    from pipelines.planning.graph_plan import CONFIGURATION
-
-    return [CONFIGURATION]
 
 
 def plan(

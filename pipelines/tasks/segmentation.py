@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 from pipelines.evaluation.measures import DatasetFacts, Measure
 
 if TYPE_CHECKING:
+    from pipelines.cases.case import DatasetInfo
     from pipelines.evaluation.gallery import OverlayCase
+    from pipelines.fingerprint.extract import Fingerprint
     from pipelines.params import Study
     from pipelines.planning.plan import Plan
     from pipelines.tasks.segmentation_training import SegmentationTraining
 
 SCORE = "pseudo_dice"
-_DEFAULT_CONFIGURATION = "3d_fullres"
+# What `repro plan` shows of an architecture.
+CONFIGURATIONS = ("3d_fullres", "3d_lowres", "2d")
 
 # What the report of this family compares.
 MEASURES = (
@@ -63,24 +66,54 @@ def fingerprint(cases_dir: Path, out_dir: Path) -> None:
     write_fingerprint(out_dir, take_fingerprint(cases, read_info(cases_dir / "dataset.json")))
 
 
-def configurations(fingerprint_dir: Path) -> list[str]:
-    """Configurations that the data set has, the one an entry takes unasked first."""
-    from pipelines.fingerprint.extract import read_fingerprint
-    from pipelines.planning import planner
+def default_configuration(fingerprint: Fingerprint) -> str:
+    """The configuration that an entry takes unasked."""
+    from pipelines.planning.configurations import configurations, geometry
 
-    served = planner.configurations(read_fingerprint(fingerprint_dir / "fingerprint.json"))
-    return sorted(served, key=_DEFAULT_CONFIGURATION.__ne__)
+    served = configurations(geometry(fingerprint))
+    return next(name for name in CONFIGURATIONS if name in served)
 
 
 def plan(
     study: Study, dataset: str, entry_name: str, cases_dir: Path, fingerprint_dir: Path, sources: dict[str, str]
 ) -> Plan:
-    """Resolve the configuration of an entry."""
+    """Resolve the configuration of an entry.
+
+    Raises:
+        ValueError: see `plan_entry`; or the network has one stage, so nothing to train.
+    """
+    from pipelines.cases.case import read_cases, read_info
+    from pipelines.fingerprint.extract import read_fingerprint
+
+    cases = [case for case in read_cases(cases_dir / "cases.parquet") if case.split == "train"]
+    fingerprint = read_fingerprint(fingerprint_dir / "fingerprint.json")
+    info = read_info(cases_dir / "dataset.json")
+    planned = plan_for(study, dataset, entry_name, fingerprint, info, len(cases), sources)
+    if planned.planning["planner"] == "nnunet" and len(planned.network["strides"]) == 1:
+        raise ValueError(
+            f"data set {dataset}, entry {entry_name}: nnU-Net plans a patch of {list(planned.patch_size)} and a "
+            "network of one stage, which has no output to train; override planner with house, which raises such a patch"
+        )
+    return planned
+
+
+def plan_for(
+    study: Study,
+    dataset: str,
+    entry_name: str,
+    fingerprint: Fingerprint,
+    info: DatasetInfo,
+    num_training_cases: int,
+    sources: dict[str, str],
+) -> Plan:
+    """Resolve the configuration of an entry for data that are known by their fingerprint alone.
+
+    Raises:
+        ValueError: see `plan_entry`.
+    """
     import dataclasses
     from functools import partial
 
-    from pipelines.cases.case import read_cases, read_info
-    from pipelines.fingerprint.extract import read_fingerprint
     from pipelines.ray_session.tasks import run_where_warm
 
     entry = study.entry(entry_name)
@@ -90,7 +123,6 @@ def plan(
             f"training.recipe is paper, but {entry.architecture} has no recipe of its paper; set training.recipe to "
             "house and give the entry its settings under overrides"
         )
-    cases = [case for case in read_cases(cases_dir / "cases.parquet") if case.split == "train"]
     budget = dataclasses.asdict(study.budget)
     return run_where_warm(
         partial(
@@ -99,11 +131,11 @@ def plan(
             entry=entry_name,
             architecture=entry.architecture,
             variant=entry.variant,
-            configuration=entry.configuration or configurations(fingerprint_dir)[0],
+            configuration=entry.configuration or default_configuration(fingerprint),
             overrides=entry.overrides,
-            fingerprint=read_fingerprint(fingerprint_dir / "fingerprint.json"),
-            info=read_info(cases_dir / "dataset.json"),
-            num_training_cases=len(cases),
+            fingerprint=fingerprint,
+            info=info,
+            num_training_cases=num_training_cases,
             memory_gib=budget.pop("memory_gib"),
             sources=sources,
             training=dataclasses.asdict(study.training),

@@ -10,8 +10,9 @@ from repro_models import registry
 _FILE_FUNCTIONS = (
     "collect",
     "fingerprint",
-    "configurations",
+    "default_configuration",
     "plan",
+    "plan_for",
     "_plan_entry",
     "prepare",
     "inner_split",

@@ -22,6 +22,7 @@ _BESIDE_TRAINING = (
     "num_folds",
     "inference",
     "tolerance_mm",
+    "planning",
     "memory",
     "reasons",
     "overrides",

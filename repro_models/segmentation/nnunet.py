@@ -76,6 +76,12 @@ def with_topology(
     return replace(config, strides=frozen(strides), kernel_sizes=frozen(kernel_sizes))
 
 
+def features_per_stage(config: Config, spatial_dims: int) -> list[int]:
+    """Channels of every stage."""
+    limit = config.max_features or _MAX_FEATURES[spatial_dims]
+    return [min(config.base_features * 2**stage, limit) for stage in range(len(config.strides))]
+
+
 _RESIDUAL = Config(residual_blocks=(1, 3, 4, 6), num_conv_per_stage=1)
 _HIPPOCAMPUS = Problem(spatial_dims=3, in_channels=1, num_classes=3)
 VARIANTS = {
@@ -268,9 +274,7 @@ class UNet(nn.Module):
         strides = _per_axis("strides", config.strides, dims)
         kernel_sizes = _per_axis("kernel_sizes", config.kernel_sizes, dims)
         _check_topology(strides, kernel_sizes)
-        limit = config.max_features or _MAX_FEATURES[dims]
-        features = [min(config.base_features * 2**stage, limit) for stage in range(len(strides))]
-
+        features = features_per_stage(config, dims)
         slope, unstrided = config.negative_slope, (1,) * dims
 
         def conv_blocks(in_channels: int, stage: int, stride: tuple[int, ...]) -> nn.Module:

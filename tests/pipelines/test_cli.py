@@ -95,25 +95,78 @@ def planned(tiny_study: TinyStudy) -> None:
 
 @pytest.mark.usefixtures("planned")
 def test_plan_gives_reasons_for_an_entry_in_its_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["plan", DATASET, ENTRY])
-    title, *reasons = capsys.readouterr().out.strip().splitlines()
+    main(["plan", DATASET, "--architecture", ENTRY, "--explain"])
+    title, *lines = capsys.readouterr().out.strip().splitlines()
     assert title == f"{ENTRY} 3d_fullres"
-    assert any("patch: 16x16x16" in line for line in reasons)
-    assert any("batch: 2 " in line for line in reasons)
+    assert "  patch_size: [16, 16, 16]" in lines
+    assert any("patch: 16x16x16" in line for line in lines)
+    assert any("batch: 2 " in line for line in lines)
+
+
+@pytest.mark.usefixtures("planned")
+def test_plan_without_a_name_shows_every_entry_and_no_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", DATASET])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line and line[0] != " "] == [
+        f"{entry} 3d_fullres" for entry in PARAMS["architectures"]
+    ]
+    assert not any("because" in line for line in lines)
+
+
+@pytest.mark.usefixtures("planned")
+def test_plan_takes_planner_preset_and_memory_in_place_of_the_entrys(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", DATASET, "--architecture", ENTRY, "--json"])
+    as_entry = json.loads(capsys.readouterr().out)
+    assert (as_entry["planner"], as_entry["preset"]) == ("house", None)
+    settings = {"architecture": "nnunet", "planner": "nnunet", "preset": "M", "memory-gib": "1"}
+    main(["plan", DATASET, "--json", *(f"--{name}={value}" for name, value in settings.items())])
+    changed = json.loads(capsys.readouterr().out)
+    assert (changed["dataset"], changed["entry"], changed["planner"], changed["preset"]) == (
+        DATASET,
+        "nnunet",
+        "nnunet",
+        "M",
+    )
+    fullres = changed["configurations"]["3d_fullres"]
+    assert (fullres["network"]["residual_blocks"], fullres["features_per_stage"]) == ([1, 3, 4, 6], [32, 64, 128])
+    assert fullres["memory"]["reference_elements"] == 680e6 / 8
+    assert "0.25 is enough" in changed["refused"]["3d_lowres"]
+
+
+@pytest.mark.usefixtures("planned")
+def test_plan_of_our_folder_is_that_of_the_data_set(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--architecture", "nnunet", "--memory-gib", "1", "--json"]
+    shown = []
+    for data in (DATASET, f"fingerprints/{DATASET}"):
+        main(["plan", data, *options])
+        shown.append(json.loads(capsys.readouterr().out))
+    assert shown[0]["configurations"].keys() == shown[1]["configurations"].keys() == {"2d", "3d_fullres"}
+    for name, plan in shown[0]["configurations"].items():
+        assert plan["patch_size"] == shown[1]["configurations"][name]["patch_size"]
+    Path("params.yaml").unlink()
+    main(["plan", f"fingerprints/{DATASET}", *options])
+    assert json.loads(capsys.readouterr().out) == shown[1]
+
+
+def test_plan_of_what_is_nothing_names_the_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"neither a data set of params.yaml ({DATASET}) nor a folder" in failure("plan", "x", capsys=capsys)[1]
+    Path("x").mkdir()
+    assert "x: holds no fingerprint; give `fingerprints/NAME`" in failure("plan", "x", capsys=capsys)[1]
 
 
 @pytest.mark.usefixtures("planned")
 def test_plan_shows_all_configurations_of_an_architecture(capsys: pytest.CaptureFixture[str]) -> None:
     params = PARAMS | {"budget": PARAMS["budget"] | {"memory_gib": 1.0}}
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    main(["plan", DATASET, "nnunet"])
+    main(["plan", DATASET, "--architecture", "nnunet"])
     titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("nnunet ")]
-    assert sorted(titles) == ["nnunet 2d", "nnunet 3d_fullres"]
+    assert titles[:2] == ["nnunet 3d_fullres", "nnunet 2d"]
+    assert titles[2].startswith(f"nnunet 3d_lowres: data set {DATASET} has no configuration 3d_lowres, because a patch")
 
 
 @pytest.mark.usefixtures("planned")
 def test_plan_of_an_unknown_architecture_names_the_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = failure("plan", DATASET, "nnunett", capsys=capsys)
+    code, text = failure("plan", DATASET, "--architecture", "nnunett", capsys=capsys)
     assert code == 1
     assert text.count("\n") == 1
     assert "unknown architecture 'segmentation/nnunett'" in text
@@ -124,13 +177,13 @@ def test_plan_of_an_unknown_architecture_names_the_near_ones(capsys: pytest.Capt
 def test_plan_with_an_unknown_override_fails(capsys: pytest.CaptureFixture[str]) -> None:
     entries = {ENTRY: {"architecture": "nnunet", "overrides": {"patchsize": [8, 8, 8]}}}
     Path("params.yaml").write_text(yaml.safe_dump(PARAMS | {"entries": entries}), encoding="utf-8")
-    code, text = failure("plan", DATASET, ENTRY, capsys=capsys)
+    code, text = failure("plan", DATASET, "--architecture", ENTRY, capsys=capsys)
     assert code == 1
     assert "unknown override 'patchsize'; valid are patch_size" in text
 
 
 def test_plan_before_the_cases_tells_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = failure("plan", DATASET, ENTRY, capsys=capsys)
+    code, text = failure("plan", DATASET, "--architecture", ENTRY, capsys=capsys)
     assert code == 1
     assert text == f"error: cases/{DATASET}: not there yet; run `dvc repro fingerprint@{DATASET}` first\n"
 

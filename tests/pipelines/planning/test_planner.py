@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from pipelines.fingerprint.extract import Fingerprint
+from pipelines.cases.case import DatasetInfo
 from pipelines.fingerprint.intensity import STATISTICS
-from pipelines.planning.configurations import configurations
 from pipelines.planning.network import build_network
 from pipelines.planning.plan import Plan, read_plan, write_plan
 from pipelines.planning.planner import plan_entry
+from pipelines.tasks.segmentation_training import SegmentationTraining
+from repro_models import registry
+from tests.nnunet_data import DATA, Data
+from tests.tiny_plan import TinyStudy
 
 TRAINING = {
     "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.99, "weight_decay": 3e-5},
@@ -20,53 +25,6 @@ TRAINING = {
     "foreground_fraction": 0.33,
     "mirror_axes": "auto",
     "max_batch_size": None,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Info:
-    channels: tuple[str, ...]
-    labels: dict[str, int]
-    ignore_label: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    spacing_mm: tuple[float, float, float]
-    shape: tuple[int, int, int]
-    num_cases: int
-    num_channels: int
-    num_labels: int
-    channel: str = "MRI"
-    relative_size: float = 1.0
-
-    def fingerprint(self) -> Fingerprint:
-        return Fingerprint(
-            case_ids=("a", "b", "c"),
-            spacings_mm=(self.spacing_mm,) * 3,
-            shapes_after_crop=(self.shape,) * 3,
-            intensity=tuple({name: float(i) for name in STATISTICS} for i in range(self.num_channels)),
-            median_relative_size_after_cropping=self.relative_size,
-            label_voxels={},
-        )
-
-    def info(self) -> Info:
-        labels = {"background": 0} | {f"class {value}": value for value in range(1, self.num_labels)}
-        return Info((self.channel,) * self.num_channels, labels)
-
-
-DATA = {
-    "Hippo": Data((1, 1, 1), (36, 50, 35), 260, 1, 3),
-    "BraTSlike": Data((1, 1, 1), (138, 170, 138), 484, 4, 4, relative_size=0.35),
-    "Liverlike": Data((1, 0.767578, 0.767578), (432, 512, 512), 131, 1, 3, "CT"),
-    "Prostatelike": Data((3.6, 0.625, 0.625), (20, 320, 319), 32, 2, 3),
-    "Lunglike": Data((1.245, 0.785, 0.785), (252, 512, 512), 63, 1, 2, "CT"),
-    "Spleenlike": Data((5, 0.793, 0.793), (90, 512, 512), 41, 1, 2, "CT"),
-    "ACDClike": Data((10, 1.5625, 1.5625), (9, 256, 216), 200, 1, 4),
-    "Synth96": Data((3, 1, 1), (96, 160, 160), 4, 1, 2, "CT"),
-    "Microscopy2D": Data((999, 1, 1), (1, 512, 512), 1000, 3, 2),
-    "Tiny": Data((1, 1, 1), (8, 8, 8), 10, 1, 2),
-    "KiTSlike": Data((0.78, 0.78, 0.78), (526, 512, 512), 489, 1, 4, "CT"),
 }
 
 
@@ -95,158 +53,6 @@ def plan(data: str | Data, configuration: str = "3d_fullres", **changes: Any) ->
     return plan_entry(**(arguments | changes))
 
 
-def compact(stages: tuple[tuple[int, ...], ...]) -> str:
-    return " ".join("".join(map(str, stage)) for stage in stages)
-
-
-K3_6 = "333 333 333 333 333 333"
-
-
-# nnunetv2 2.8.1, default planner, measured (reference/nnunet_rules.md, section 4.7)
-@pytest.mark.parametrize(
-    ("data", "configuration", "patch", "batch", "spacing", "strides", "kernels", "estimate", "is_batch_dice"),
-    [
-        ("Hippo", "2d", (56, 40), 366, (1, 1), "11 22 22 22", "33 33 33 33", 651840, True),
-        ("Hippo", "3d_fullres", (40, 56, 40), 9, (1, 1, 1), "111 222 222 222", "333 333 333 333", 19174400, False),
-        ("BraTSlike", "2d", (192, 160), 105, (1, 1), "11 22 22 22 22 22", "33 33 33 33 33 33", 9676800, True),
-        ("BraTSlike", "3d_fullres", (128,) * 3, 2, (1, 1, 1), "111 222 222 222 222 222", K3_6, 454893568, False),
-        ("Liverlike", "2d", (512, 512), 12, (0.7676, 0.7676), "11" + 7 * " 22", "33" + 7 * " 33", 82886656, True),
-        (
-            "Liverlike",
-            "3d_fullres",
-            (128, 128, 128),
-            2,
-            (1, 0.7676, 0.7676),
-            "111 222 222 222 222 222",
-            K3_6,
-            452796416,
-            True,
-        ),
-        ("Prostatelike", "2d", (320, 320), 32, (0.625, 0.625), "11" + 6 * " 22", "33" + 6 * " 33", 32332800, True),
-        (
-            "Prostatelike",
-            "3d_fullres",
-            (20, 320, 256),
-            2,
-            (3.6, 0.625, 0.625),
-            "111 122 122 222 222 122 122",
-            "133 133 333 333 333 333 333",
-            483315200,
-            False,
-        ),
-        ("Lunglike", "2d", (512, 512), 12, (0.785, 0.785), "11" + 7 * " 22", "33" + 7 * " 33", 82624512, True),
-        (
-            "Lunglike",
-            "3d_fullres",
-            (80, 192, 160),
-            2,
-            (1.245, 0.785, 0.785),
-            "111 222 222 222 222 122",
-            K3_6,
-            528211200,
-            True,
-        ),
-        ("Spleenlike", "2d", (512, 512), 12, (0.793, 0.793), "11" + 7 * " 22", "33" + 7 * " 33", 82624512, True),
-        (
-            "Spleenlike",
-            "3d_fullres",
-            (32, 224, 224),
-            2,
-            (5, 0.793, 0.793),
-            "111 122 122 222 222 222",
-            "133 133 333 333 333 333",
-            471478784,
-            True,
-        ),
-        ("ACDClike", "2d", (256, 224), 56, (1.5625, 1.5625), "11" + 5 * " 22", "33" + 5 * " 33", 18063360, True),
-        (
-            "ACDClike",
-            "3d_fullres",
-            (10, 256, 224),
-            7,
-            (10, 1.5625, 1.5625),
-            "111 122 122 222 122 122",
-            "133 133 333 333 333 333",
-            170562560,
-            False,
-        ),
-        ("Synth96", "2d", (160, 160), 19, (1, 1), "11" + 5 * " 22", "33" + 5 * " 33", 8012800, True),
-        (
-            "Synth96",
-            "3d_fullres",
-            (96, 160, 128),
-            2,
-            (3, 1, 1),
-            "111 122 222 222 222 222",
-            "133 333 333 333 333 333",
-            526556160,
-            False,
-        ),
-        ("Microscopy2D", "2d", (512, 512), 12, (1, 1), "11" + 7 * " 22", "33" + 7 * " 33", 82624512, True),
-        ("Tiny", "2d", (8, 8), 4, (1, 1), "11 22", "33 33", 12416, True),
-        ("Tiny", "3d_fullres", (8, 8, 8), 2, (1, 1, 1), "111 222", "333 333", 91136, False),
-        ("KiTSlike", "2d", (512, 512), 12, (0.78, 0.78), "11" + 7 * " 22", "33" + 7 * " 33", 83148800, True),
-        (
-            "KiTSlike",
-            "3d_fullres",
-            (128, 128, 128),
-            2,
-            (0.78, 0.78, 0.78),
-            "111 222 222 222 222 222",
-            K3_6,
-            454893568,
-            True,
-        ),
-    ],
-)
-def test_plans_are_those_of_nnunet(
-    data: str,
-    configuration: str,
-    patch: tuple[int, ...],
-    batch: int,
-    spacing: tuple[float, ...],
-    strides: str,
-    kernels: str,
-    estimate: int,
-    is_batch_dice: bool,
-) -> None:
-    result = plan(data, configuration)
-    assert result.patch_size == patch
-    assert result.batch_size == batch
-    assert result.preprocessing.spacing_mm[-len(spacing) :] == pytest.approx(spacing, abs=5e-5)
-    assert compact(result.network["strides"]) == strides
-    assert compact(result.network["kernel_sizes"]) == kernels
-    assert result.memory["conv_elements"] == estimate
-    assert result.is_batch_dice is is_batch_dice
-
-
-# The same source, residual planners; minus what nnU-Net counts for shortcuts that only average: memory.py, "Differs".
-@pytest.mark.parametrize(
-    ("data", "configuration", "memory_gib", "patch", "strides", "estimate", "num_averaged"),
-    [
-        ("Hippo", "2d", 8, (56, 40), "11 22 22 22", 1001280, 0),
-        ("Hippo", "3d_fullres", 8, (40, 56, 40), "111 222 222 222", 23609600, 0),
-        ("BraTSlike", "2d", 8, (192, 160), "11 22 22 22 22 22", 15129600, 512 * 6 * 5),
-        ("BraTSlike", "3d_fullres", 8, (128,) * 3, "111 222 222 222 222 222", 559517696, 320 * 4**3),
-        ("BraTSlike", "3d_fullres", 24, (160, 192, 160), "111 222 222 222 222 222", 1311369600, 320 * 5 * 6 * 5),
-    ],
-)
-def test_patches_of_the_residual_encoder_are_those_of_nnunet(
-    data: str,
-    configuration: str,
-    memory_gib: float,
-    patch: tuple[int, ...],
-    strides: str,
-    estimate: int,
-    num_averaged: int,
-) -> None:
-    result = plan(data, configuration, variant="residual", memory_gib=memory_gib)
-    assert result.patch_size == patch
-    assert compact(result.network["strides"]) == strides
-    assert result.memory["conv_elements"] == estimate - num_averaged
-    assert (result.network["residual_blocks"], result.network["num_conv_per_stage"]) == ((1, 3, 4, 6), 1)
-
-
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_override_gives_the_residual_encoder(configuration: str) -> None:
     overrides = {"network": {"residual_blocks": [1, 2], "num_conv_per_stage": 1}}
@@ -262,8 +68,6 @@ def test_override_gives_the_residual_encoder(configuration: str) -> None:
 
 
 def test_slices_have_no_3d_configuration() -> None:
-    assert configurations(DATA["Microscopy2D"].fingerprint()) == ["2d"]
-    assert configurations(DATA["Hippo"].fingerprint()) == ["2d", "3d_fullres"]
     with pytest.raises(ValueError, match=r"data set data has no configuration 3d_fullres.*it has 2d"):
         plan("Microscopy2D")
 
@@ -288,7 +92,7 @@ def test_finer_thick_axis_has_its_reason() -> None:
     )
     result = plan("Hippo", fingerprint=fingerprint)
     assert result.preprocessing.spacing_mm == pytest.approx((3.2, 1, 1))
-    assert "thick first axis (median 5) their 10th percentile" in result.reasons[0]
+    assert "thick axis (median 5) their 10th percentile" in result.reasons[0]
 
 
 def test_normalisation_follows_channel_name_and_crop() -> None:
@@ -391,6 +195,178 @@ def test_patch_of_a_case_below_eight_voxels_is_raised() -> None:
     assert len(result.network["strides"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("spacing", "shape"),
+    [
+        ((4, 4, 1), (3, 3, 11)),  # a single axis is fine enough to be halved, and needs 12 voxels
+        ((1, 1, 1), (1, 3, 2)),
+        ((2.5, 1, 1), (7, 7, 7)),
+    ],
+)
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_house_never_plans_a_network_of_one_stage(
+    configuration: str, spacing: tuple[float, float, float], shape: tuple[int, int, int]
+) -> None:
+    if shape[0] == 1 and configuration != "2d":
+        configuration = "2d"
+    result = plan(Data(spacing, shape, 3, 1, 2), configuration)
+    assert len(result.network["strides"]) >= 2
+    with torch.no_grad():
+        logits = build_network(result).eval()(torch.zeros(1, 1, *result.patch_size))
+    assert logits.shape[2:] == result.patch_size
+
+
+def test_nnunet_planner_tells_of_a_network_of_one_stage() -> None:
+    result = plan(Data((1, 1, 1), (6, 7, 5), 3, 1, 2), overrides={"planner": "nnunet"})
+    assert (result.patch_size, result.network["strides"]) == ((6, 7, 5), ((1, 1, 1),))
+    # Two convolutions of 32 channels.
+    assert result.memory["conv_elements"] == 2 * 32 * 6 * 7 * 5
+    assert any("one stage" in reason and "no output" in reason for reason in result.reasons)
+
+
+@pytest.mark.parametrize("planner", ["house", "nnunet"])
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_a_network_of_two_stages_trains_with_finite_numbers(
+    tiny_study: TinyStudy, planner: str, configuration: str
+) -> None:
+    result = plan("Tiny", configuration, variant="tiny", overrides={"planner": planner, "batch_size": 2})
+    assert len(result.network["strides"]) == 2
+    result = dataclasses.replace(result, labels=tiny_study.plan().labels)
+    task = SegmentationTraining(result, tiny_study.prepared_cases(), 0, 0, tiny_study.root)
+    torch.manual_seed(0)
+    network = task.build_network().train()
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    loss = sum(task.loss_terms(network, task.batch(0, range(2), torch.device("cpu")), lambda sums: sums))
+    loss.backward()
+    optimizer.step()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
+    assert any(not torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
+
+
+def test_low_resolution_is_a_configuration_of_its_own() -> None:
+    full, low = plan("Liverlike", variant="small"), plan("Liverlike", "3d_lowres", variant="small")
+    assert low.configuration == low.preprocessing.configuration == "3d_lowres"
+    assert all(coarse > fine for coarse, fine in zip(spacing(low), spacing(full), strict=True))
+    assert (full.is_batch_dice, low.is_batch_dice) == (True, False)
+    covered = math.prod(low.patch_size) / math.prod(low.planning["median_shape"])
+    assert covered > 0.24 > math.prod(full.patch_size) / math.prod(full.planning["median_shape"])
+    assert low.preprocessing.digest() != full.preprocessing.digest()
+    assert any(reason.startswith("low resolution: there is one, because") for reason in full.reasons)
+    assert build_network(Plan.from_json(low.to_json())) is not None
+
+
+def spacing(result: Plan) -> tuple[float, ...]:
+    return tuple(side for side in result.preprocessing.spacing_mm if side is not None)
+
+
+def test_low_resolution_of_small_cases_is_refused_with_the_figure() -> None:
+    with pytest.raises(ValueError, match=r"data set data has no configuration 3d_lowres, because a patch .* covers 1"):
+        plan("Hippo", "3d_lowres")
+
+
+def test_a_patch_as_set_at_low_resolution_leaves_its_spacing() -> None:
+    planned, as_set = (
+        plan("Liverlike", "3d_lowres", variant="small", overrides=overrides)
+        for overrides in ({}, {"patch_size": [64, 64, 64]})
+    )
+    assert as_set.patch_size == (64, 64, 64)
+    assert spacing(as_set) == spacing(planned)
+
+
+def test_slices_along_another_axis_are_seen_in_their_plane() -> None:
+    flat = Data((1, 1, 1), (512, 1, 400), 20, 1, 2)
+    result = plan(flat, "2d", variant="small")
+    assert result.preprocessing.transpose_forward == (1, 0, 2)
+    assert result.planning["median_shape"] == [1, 512, 400]
+    assert any("y comes first, because the cases have one voxel along it" in reason for reason in result.reasons)
+    with pytest.raises(ValueError, match="its cases are single slices"):
+        plan(flat, variant="small")
+
+
+# nnU-Net's issue 2809: its planner does not end on these.
+@pytest.mark.parametrize("shape", [(2048, 1, 2048), (4096, 4096, 1), (3, 6000, 5000)])
+def test_planning_ends_where_low_resolution_would_lose_an_axis(shape: tuple[int, int, int]) -> None:
+    data = Data((1, 1, 1), shape, 20, 1, 2)
+    result = plan(data, overrides={"planner": "nnunet"})
+    assert result.preprocessing.transpose_forward == (0, 1, 2)
+    assert math.prod(result.patch_size) > 0
+    if 1 in shape:
+        assert not result.is_batch_dice
+        with pytest.raises(ValueError, match=r"no configuration 3d_lowres.*does not end"):
+            plan(data, "3d_lowres", overrides={"planner": "nnunet"})
+
+
+def planned_or_refused(data: Data, configuration: str, **changes: Any) -> Plan | None:
+    """None where the data do not have the configuration; any other error is one of the test."""
+    try:
+        return plan(data, configuration, **changes)
+    except ValueError as error:
+        if "has no configuration" in str(error):
+            return None
+        raise
+
+
+def test_planning_of_any_data_ends_with_a_legal_patch() -> None:
+    rng = np.random.default_rng(0)
+    nnunet = registry.load("segmentation/nnunet")
+    num_plans = 0
+    for number in range(200):
+        shape = tuple(int(side) for side in np.exp(rng.uniform(0, np.log(700), 3)).round())
+        spacing_mm = tuple(float(side) for side in np.exp(rng.uniform(np.log(0.05), np.log(20), 3)))
+        data = Data(spacing_mm, shape, int(rng.integers(1, 1000)), int(rng.integers(1, 5)), int(rng.integers(2, 20)))
+        overrides = {"planner": "nnunet", "preset": ("plain", "M", "L", "XL")[number % 4]}
+        for configuration in ("2d", "3d_fullres", "3d_lowres"):
+            result = planned_or_refused(data, configuration, overrides=overrides, memory_gib=float(rng.uniform(1, 40)))
+            if result is None:
+                continue
+            num_plans += 1
+            assert result.batch_size >= 2
+            assert min(result.patch_size) >= 1
+            assert result.memory["conv_elements"] > 0
+            if len(result.network["strides"]) > 1:
+                nnunet.CONSTRAINTS.check_size(nnunet.Config(**result.network), result.patch_size)
+    assert num_plans > 400
+
+
+def test_house_plans_any_data_with_a_legal_patch() -> None:
+    rng = np.random.default_rng(1)
+    nnunet = registry.load("segmentation/nnunet")
+    for _ in range(20):
+        shape = tuple(int(side) for side in np.exp(rng.uniform(0, np.log(300), 3)).round())
+        spacing_mm = tuple(float(side) for side in np.exp(rng.uniform(np.log(0.2), np.log(10), 3)))
+        data = Data(spacing_mm, shape, int(rng.integers(1, 100)), 1, 2)
+        result = planned_or_refused(data, "3d_fullres", variant="tiny", memory_gib=0.5)
+        if result is not None:
+            assert len(result.network["strides"]) > 1
+            nnunet.CONSTRAINTS.check_size(nnunet.Config(**result.network), result.patch_size)
+
+
+def test_a_preset_gives_the_house_planner_its_encoder_alone() -> None:
+    medium, large = (plan("Hippo", "2d", overrides={"preset": preset}) for preset in ("M", "L"))
+    assert medium.network["residual_blocks"] == large.network["residual_blocks"] == (1, 3, 4, 6)
+    assert (medium.patch_size, medium.batch_size) == (large.patch_size, large.batch_size)
+    # 5 % of the voxels of 260 cases, where nnU-Net's planner M takes 1618 patches.
+    assert medium.batch_size == round(36 * 50 * 35 * 260 * 0.05 / (56 * 40))
+    assert large.planning["planner"] == "house"
+    assert any(reason.startswith("preset: the encoder of L") for reason in large.reasons)
+    assert plan("Hippo", "2d", overrides={"preset": "plain"}, variant="residual").network["residual_blocks"] is None
+
+
+def test_a_preset_can_be_trained_as_planned_by_nnunet() -> None:
+    result = plan("Hippo", overrides={"planner": "nnunet", "preset": "L", "network": {"base_features": 4}})
+    network = build_network(Plan.from_json(result.to_json()))
+    assert [len(stage) for stage in network.encoder] == [1, 3, 4, 6]
+    assert result.planning["preset"] == "L"
+
+
+@pytest.mark.parametrize(("variant", "preset"), [(None, "plain"), ("residual", "M")])
+def test_without_a_preset_nnunet_planner_goes_by_the_encoder(variant: str | None, preset: str) -> None:
+    result = plan("Hippo", variant=variant, overrides={"planner": "nnunet"})
+    assert result.planning["preset"] == preset
+
+
 def test_unpadded_network_is_refused() -> None:
     with pytest.raises(ValueError, match=r"choose another variant .*padded"):
         plan("Hippo", architecture="segmentation/unet_3d", variant="paper")
@@ -416,7 +392,21 @@ def test_network_is_refused_where_it_does_not_serve() -> None:
         ({"overrides": {"mirror_axes": "some"}}, "must be auto, all, none or a list"),
         ({"overrides": {"spacing_mm": [1, 1]}}, "it must be three numbers above 0"),
         ({"variant": "smal"}, "unknown variant of segmentation/nnunet 'smal'; valid are small"),
-        ({"configuration": "4d"}, "unknown configuration '4d'; valid are 2d, 3d_fullres"),
+        ({"configuration": "4d"}, "unknown configuration '4d'; valid are 2d, 3d_fullres, 3d_lowres"),
+        ({"overrides": {"planner": "nnunets"}}, "override planner is 'nnunets'; it must be house or nnunet"),
+        ({"overrides": {"preset": "S"}}, "override preset is 'S'; it must be one of plain, M, L, XL"),
+        (
+            {"overrides": {"preset": "M"}, "architecture": "segmentation/unetr"},
+            "presets are sizes of segmentation/nnunet; leave it out of an entry of segmentation/unetr",
+        ),
+        (
+            {"overrides": {"planner": "nnunet"}, "architecture": "segmentation/unetr"},
+            "its estimate knows segmentation/nnunet alone; leave it out",
+        ),
+        (
+            {"overrides": {"planner": "nnunet", "network": {"strides": [1, 2]}}},
+            "sets strides and kernel sizes itself; leave strides out",
+        ),
     ],
 )
 def test_mistakes_are_named_with_what_is_valid(changes: dict[str, Any], message: str) -> None:
@@ -468,7 +458,7 @@ def test_largest_batch_bites_with_a_reason() -> None:
 
 
 def test_ignore_label_is_no_class() -> None:
-    info = Info(("MRI",), {"background": 0, "organ": 1}, ignore_label=2)
+    info = DatasetInfo("data", ("MRI",), {"background": 0, "organ": 1}, ignore_label=2)
     result = plan("Hippo", info=info)
     assert result.problem["num_classes"] == 2
     assert result.labels == {"background": 0, "organ": 1}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from pipelines.planning.spacing import resampled_shape, target_spacing, transpose_order
@@ -35,3 +36,12 @@ def test_thick_axis_takes_a_low_percentile(thick: list[float], shape: tuple[int,
 @pytest.mark.parametrize(("spacing", "order"), [((1, 1, 1), (0, 1, 2)), ((1, 5, 1), (1, 0, 2)), ((1, 1, 5), (2, 0, 1))])
 def test_largest_spacing_comes_first(spacing: tuple[float, ...], order: tuple[int, ...]) -> None:
     assert transpose_order(spacing) == order
+
+
+def test_an_axis_may_be_put_first() -> None:
+    assert transpose_order((1, 1, 5), 1) == (1, 0, 2)
+
+
+def test_target_is_the_percentile_that_nnunet_takes() -> None:
+    spacings = [(0.1, 0.7, 1.1), (0.3, 0.2, 1.3)]
+    assert target_spacing(spacings, [(9, 9, 9)] * 2) == tuple(np.percentile(spacings, 50, axis=0).tolist())

@@ -38,7 +38,7 @@ def test_planning_twice_gives_the_same(tiny_graph_study: TinyGraphStudy) -> None
 
 
 def test_there_is_one_configuration(tiny_graph_study: TinyGraphStudy) -> None:
-    assert task.configurations(tiny_graph_study.folder("fingerprints")) == ["full_graph"]
+    assert task.CONFIGURATIONS == ("full_graph",)
     params = tiny_graph_study.params
     entry = dataclasses.replace(params.entries["gcn_tiny"], configuration="2d")
     params = dataclasses.replace(params, entries={"gcn_tiny": entry})

@@ -13,6 +13,7 @@ import pytest
 from pipelines.evaluation import case_scores
 from pipelines.params import Entry, Study
 from pipelines.planning.plan import Plan
+from pipelines.planning.planner import plan_entry
 from pipelines.planning.sizing import MemoryBudgetError
 from pipelines.tasks import segmentation
 from repro_models.registry import UnknownArchitectureError
@@ -72,7 +73,12 @@ def test_the_fingerprint_and_the_number_of_cases_leave_the_test_split_out(
     fingerprint = json.loads((tiny_study.folder("fingerprints") / "fingerprint.json").read_text(encoding="utf-8"))
     assert fingerprint["case_ids"] == ["b0", "b1", "b2", "b3"]
     asked = []
-    monkeypatch.setattr("pipelines.planning.planner.plan_entry", lambda **values: asked.append(values))
+
+    def watched(**values: Any) -> Plan:
+        asked.append(values)
+        return plan_entry(**values)
+
+    monkeypatch.setattr("pipelines.planning.planner.plan_entry", watched)
     planned(tiny_study, tiny_study.params)
     assert asked[0]["num_training_cases"] == 4
 
@@ -111,6 +117,22 @@ def test_a_wrong_entry_is_told(
     with pytest.raises(kind) as error:
         planned(tiny_study, with_entry(tiny_study, **changes))
     assert text in str(error.value)
+
+
+def test_a_network_of_one_stage_is_refused_where_it_would_be_trained(tiny_study: TinyStudy, tmp_path: Path) -> None:
+    folder = tmp_path / "fingerprints"
+    shutil.copytree(tiny_study.folder("fingerprints"), folder)
+    values = json.loads((folder / "fingerprint.json").read_text(encoding="utf-8"))
+    values["shapes_after_crop"] = [[6, 7, 5] for _ in values["shapes_after_crop"]]
+    (folder / "fingerprint.json").write_text(json.dumps(values), encoding="utf-8")
+
+    def patch_size(planner: str) -> tuple[int, ...]:
+        params = with_entry(tiny_study, overrides={"planner": planner})
+        return segmentation.plan(params, DATASET, ENTRY, tiny_study.folder("cases"), folder, {}).patch_size
+
+    assert patch_size("house") == (8, 8, 8)
+    with pytest.raises(ValueError, match=r"plans a patch of \[6, 7, 5\] and a network of one stage"):
+        patch_size("nnunet")
 
 
 def test_an_entry_that_params_do_not_name_is_the_architecture(tiny_study: TinyStudy) -> None:
