@@ -61,10 +61,12 @@ class RawDataset:
     """A data set as its source describes it.
 
     `info.channels` and `info.labels` are empty where the source does not name them; they are then found in the files.
+    `num_training` is how many training cases the source says it has, None where it does not say.
     """
 
     info: DatasetInfo
     entries: list[RawEntry]
+    num_training: int | None = None
 
 
 @dataclass(frozen=True)

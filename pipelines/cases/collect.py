@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.cases.case import Case, RawDataset, RawEntry, write_cases, write_info
+from pipelines.cases.case_check import CaseFacts
 from pipelines.cases.formats import decathlon, manifest, nnunet_raw
-from pipelines.cases.integrity import CaseFacts, IntegrityError, examine, write_report
+from pipelines.cases.integrity import conclude, examine
 from pipelines.cases.python_source import make_source
 from pipelines.cases.splits import assign_folds, given_folds, patient_of
 
@@ -64,10 +65,7 @@ def collect_cases(source: str, name: str, out_dir: Path | str, num_folds: int) -
     out_dir = Path(out_dir)
     raw = open_source(source, out_dir / "files")
     info, facts, findings = examine(raw)
-    write_report(out_dir / "integrity.json", name, len(raw.entries), findings)
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if errors:
-        raise IntegrityError(source, errors)
+    conclude(source, name, len(raw.entries), findings, out_dir / "integrity.json")
     write_cases(out_dir / "cases.parquet", _cases(raw.entries, facts, num_folds))
     write_info(out_dir / "dataset.json", replace(info, name=name))
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.cases.case_check import Finding
+from pipelines.cases.finding import Finding, Severity
 from pipelines.cases.formats import planetoid
 from pipelines.cases.formats.planetoid import RawGraph
 from pipelines.cases.graph import SPLITS, UNKNOWN_CLASS, Graph, GraphInfo, write_graph
-from pipelines.cases.integrity import IntegrityError, write_report
+from pipelines.cases.integrity import conclude
 from pipelines.cases.python_source import make_source
 
 
@@ -31,10 +30,7 @@ def collect_graph(source: str, name: str, out_dir: Path) -> None:
     folder = _open(source, out_dir / "files")
     raw = planetoid.read(folder, _choose(source, folder, name))
     findings = check(raw)
-    write_report(out_dir / "integrity.json", name, len(raw.classes), findings)
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if errors:
-        raise IntegrityError(source, errors)
+    conclude(source, name, len(raw.classes), findings, out_dir / "integrity.json")
     write_graph(out_dir, tidy(raw, name))
 
 
@@ -47,47 +43,69 @@ def check(raw: RawGraph) -> list[Finding]:
     inside = links[~is_outside]
     num_loops = int((inside[:, 0] == inside[:, 1]).sum())
     linked = np.unique(inside[inside[:, 0] != inside[:, 1]])
-    findings: list[tuple[Literal["error", "warning"], str, int, str]] = [
+    findings: list[tuple[Severity, str, int, str, str]] = [
         (
             "error",
             "link-outside",
             int(is_outside.sum()),
-            f"links name nodes that are not among 0 to {num_nodes - 1}; correct the list of neighbours",
+            f"links name nodes that are not among 0 to {num_nodes - 1}",
+            "correct the list of neighbours",
         ),
         (
             "error",
             "feature-not-finite",
             int((~np.isfinite(raw.feature_values)).sum()),
-            "features are NaN or infinite; correct or leave out",
+            "features are NaN or infinite",
+            "correct them, or leave them out",
         ),
         (
             "error",
             "feature-number",
             int(((raw.feature_columns < 0) | (raw.feature_columns >= raw.num_features)).sum()),
-            f"features have a number outside 0 to {raw.num_features - 1}; the files do not fit together",
+            f"features have a number outside 0 to {raw.num_features - 1}",
+            "the files do not fit together: take all from one place",
         ),
         (
             "error",
             "class-unknown",
             int((scored == UNKNOWN_CLASS).sum()),
-            "nodes that train, validate or test have no class; take them out of the split",
+            "nodes that train, validate or test have no class",
+            "take them out of the split",
         ),
         (
             "error",
             "class-untrained",
             raw.num_classes - len(np.unique(training[training != UNKNOWN_CLASS])),
-            "classes have no training node and cannot be learned; add one, or leave the classes out",
+            "classes have no training node and cannot be learned",
+            "add one, or leave the classes out",
         ),
-        ("warning", "loop", num_loops, "links lead from a node to itself; they are left out, networks add their own"),
-        ("warning", "isolated", num_nodes - len(linked), "nodes have no link; only their own features can tell"),
+        (
+            "warning",
+            "loop",
+            num_loops,
+            "links lead from a node to itself",
+            "nothing to do: they are left out, networks add their own",
+        ),
+        (
+            "warning",
+            "isolated",
+            num_nodes - len(linked),
+            "nodes have no link, so that only their own features can tell",
+            "nothing to do, if they have none",
+        ),
         (
             "warning",
             "no-features",
             num_nodes - len(np.unique(raw.feature_rows)),
-            "nodes have no feature that is not 0; only their links can tell",
+            "nodes have no feature that is not 0, so that only their links can tell",
+            "nothing to do, if they have none",
         ),
     ]
-    return [Finding(severity, "", "", rule, f"{count} {text}") for severity, rule, count, text in findings if count]
+    return [
+        Finding(severity, kind, "", (), f"{count} {message}", remedy)
+        for severity, kind, count, message, remedy in findings
+        if count
+    ]
 
 
 def tidy(raw: RawGraph, name: str) -> Graph:

@@ -18,7 +18,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.orientations import aff2axcodes, apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt2axcodes, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
@@ -107,7 +107,7 @@ def _voxels(proxy: Any, content: bytes) -> np.ndarray:
     if proxy.offset + num_bytes > len(content):
         raise ValueError(f"its header tells of {num_bytes} bytes of voxels, there are {len(content) - proxy.offset}")
     flat = np.frombuffer(content, proxy.dtype, math.prod(proxy.shape), proxy.offset)
-    return apply_read_scaling(flat.reshape(proxy.shape, order="F"), np.asarray(proxy.slope), np.asarray(proxy.inter))
+    return apply_read_scaling(flat.reshape(proxy.shape, order="F"), np.float64(proxy.slope), np.float64(proxy.inter))
 
 
 def _stored_spacing(image: Any) -> list[float]:
@@ -147,7 +147,7 @@ def read_file(path: Path | str) -> NiftiFile:
         spacing_mm=(float(spacing_xyz[2]), float(spacing_xyz[1]), float(spacing_xyz[0])),
         affine=image.affine,
         canonical_affine=image.affine @ nib.orientations.inv_ornt_aff(orientation, array.shape[:3]),
-        axis_codes="".join(aff2axcodes(image.affine)),
+        axis_codes="".join(ornt2axcodes(orientation)),
         digest=digest,
     )
 

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
-_OTHER_SIDE = {"left": "right", "l": "r", "lh": "rh"}
+from pipelines.cases.sides import sided_pair
+
 _X_AXIS = 2
-
-
-def sided_pair(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two names that differ only in their side (left and right, or l and r as words of their own), if there are any."""
-    words = {name: re.split(r"[^a-z0-9]+", name.casefold()) for name in names}
-    for left, left_words in words.items():
-        swapped = [_OTHER_SIDE.get(word, word.replace("left", "right")) for word in left_words]
-        for right, right_words in words.items():
-            if swapped != left_words and swapped == right_words:
-                return left, right
-    return None
 
 
 def mirror_axes(

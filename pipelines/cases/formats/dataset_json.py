@@ -41,6 +41,18 @@ def require_keys(content: dict[str, Any], keys: tuple[str, ...], path: str) -> N
         raise ValueError(f"{path}: keys {missing} are missing; needed {list(keys)}, found {sorted(content)}")
 
 
+def declared_num_training(content: dict[str, Any], path: str) -> int | None:
+    """Number of training cases that the file declares; None where it does not.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    number = content.get("numTraining")
+    if number is not None and not isinstance(number, int):
+        raise ValueError(f"{path}: `numTraining` is {number!r}; it must be the number of training cases: correct it")
+    return number
+
+
 def case_id_of(path: Path | str) -> str:
     """File name without folder and NIfTI ending."""
     name = Path(path).name

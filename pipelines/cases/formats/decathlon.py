@@ -14,6 +14,7 @@ from typing import Any
 from pipelines.cases.case import DatasetInfo, RawDataset, RawEntry, split_off_ignore
 from pipelines.cases.formats.dataset_json import (
     case_id_of,
+    declared_num_training,
     has_dataset_json,
     ordered_names,
     read_dataset_json,
@@ -49,7 +50,7 @@ def read(path: Path | str) -> RawDataset:
     )
     entries = [_training_entry(folder, pair, where) for pair in content["training"]]
     entries += [_test_entry(folder, listed) for listed in content.get("test", [])]
-    return RawDataset(info, entries)
+    return RawDataset(info, entries, declared_num_training(content, where))
 
 
 def _labels(listed: dict[str, Any], where: str) -> dict[str, int]:

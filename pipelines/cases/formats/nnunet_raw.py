@@ -20,6 +20,7 @@ from typing import Any
 from pipelines.cases.case import DatasetInfo, RawDataset, RawEntry, split_off_ignore
 from pipelines.cases.formats.dataset_json import (
     ENDINGS,
+    declared_num_training,
     has_dataset_json,
     ordered_names,
     read_dataset_json,
@@ -60,12 +61,13 @@ def read(path: Path | str) -> RawDataset:
         ignore_label=ignore_label,
         description=str(content.get("description", "")),
     )
+    num_training = declared_num_training(content, where)
     if "dataset" in content:
-        return RawDataset(info, _listed_entries(folder, content["dataset"], where))
+        return RawDataset(info, _listed_entries(folder, content["dataset"], where), num_training)
     entries = _folder_entries(folder, "imagesTr", "labelsTr", ending, "train")
     if (Path(folder) / "imagesTs").is_dir():
         entries += _folder_entries(folder, "imagesTs", "labelsTs", ending, "test")
-    return RawDataset(info, entries)
+    return RawDataset(info, entries, num_training)
 
 
 def _labels(listed: dict[str, Any], where: str) -> dict[str, int]:

@@ -35,7 +35,7 @@ def test_a_study_gets_its_cases(decathlon: Callable[..., Path], tmp_path: Path) 
     assert cases[0].patient == "case_0"
     assert read_info(tmp_path / "out/dataset.json").name == "mine"
     report = json.loads((tmp_path / "out/integrity.json").read_text())
-    assert report == {"dataset": "mine", "num_cases": 5, "errors": [], "warnings": []}
+    assert report == {"dataset": "mine", "num_cases": 5, "findings": []}
 
 
 def test_paths_stay_as_the_user_gave_them(
@@ -65,7 +65,7 @@ def test_errors_stop_it_after_the_report(decathlon: Callable[..., Path], tmp_pat
     assert "case case_1:" in str(raised.value)
     assert "case case_2:" in str(raised.value)
     assert f"repro check {folder}" in str(raised.value)
-    assert len(json.loads((tmp_path / "out/integrity.json").read_text())["errors"]) == 2
+    assert len(json.loads((tmp_path / "out/integrity.json").read_text())["findings"]) == 2
     assert not (tmp_path / "out/cases.parquet").exists()
 
 

@@ -32,7 +32,7 @@ def raw(**changes: Any) -> RawGraph:
 
 
 def told(graph: RawGraph) -> dict[str, str]:
-    return {finding.rule: f"{finding.severity}: {finding.message}" for finding in check(graph)}
+    return {finding.kind: f"{finding.severity}: {finding.message}; {finding.remedy}" for finding in check(graph)}
 
 
 def test_every_link_stays_once_a_direction_and_loops_go() -> None:
@@ -60,14 +60,16 @@ def test_the_description_counts() -> None:
 
 def test_what_is_odd_is_a_warning() -> None:
     assert told(raw()) == {
-        "loop": "warning: 1 links lead from a node to itself; they are left out, networks add their own",
-        "isolated": "warning: 1 nodes have no link; only their own features can tell",
-        "no-features": "warning: 1 nodes have no feature that is not 0; only their links can tell",
+        "loop": "warning: 1 links lead from a node to itself; nothing to do: they are left out, networks add their own",
+        "isolated": "warning: 1 nodes have no link, so that only their own features can tell; nothing to do, if they "
+        "have none",
+        "no-features": "warning: 1 nodes have no feature that is not 0, so that only their links can tell; nothing to "
+        "do, if they have none",
     }
 
 
 @pytest.mark.parametrize(
-    ("changes", "rule", "count"),
+    ("changes", "kind", "count"),
     [
         ({"links": np.array([[0, 4], [-1, 0], [1, 2]])}, "link-outside", 2),
         ({"feature_values": np.array([1, np.nan, np.inf, 1])}, "feature-not-finite", 2),
@@ -76,9 +78,9 @@ def test_what_is_odd_is_a_warning() -> None:
         ({"classes": np.array([0, 0, 1, -1])}, "class-untrained", 1),
     ],
 )
-def test_what_no_study_can_use_is_an_error(changes: dict[str, Any], rule: str, count: int) -> None:
+def test_what_no_study_can_use_is_an_error(changes: dict[str, Any], kind: str, count: int) -> None:
     findings = told(raw(**changes))
-    assert findings[rule].startswith(f"error: {count} ")
+    assert findings[kind].startswith(f"error: {count} ")
 
 
 def test_a_sound_graph_is_written(tmp_path: Path) -> None:
@@ -87,8 +89,11 @@ def test_a_sound_graph_is_written(tmp_path: Path) -> None:
     graph = read_graph(tmp_path / "out")
     assert (graph.info.name, graph.num_nodes, graph.classes[GAP]) == (DATASET, 551, -1)
     report = json.loads((tmp_path / "out" / "integrity.json").read_text(encoding="utf-8"))
-    assert (report["num_cases"], report["errors"]) == (551, [])
-    assert {warning["rule"] for warning in report["warnings"]} == {"isolated", "no-features"}
+    assert report["num_cases"] == 551
+    assert {(found["severity"], found["kind"]) for found in report["findings"]} == {
+        ("warning", "isolated"),
+        ("warning", "no-features"),
+    }
 
 
 def test_errors_stop_and_stand_in_the_report(tmp_path: Path) -> None:
@@ -134,10 +139,10 @@ def test_a_python_file_may_make_the_graph(tmp_path: Path) -> None:
 @pytest.mark.shared_data
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data/planetoid is not there")
 @pytest.mark.parametrize(
-    ("name", "num_links", "rules"),
+    ("name", "num_links", "kinds"),
     [("cora", 5278, set()), ("citeseer", 4552, {"loop", "isolated", "no-features"})],
 )
-def test_the_real_graphs_are_tidied(tmp_path: Path, name: str, num_links: int, rules: set[str]) -> None:
+def test_the_real_graphs_are_tidied(tmp_path: Path, name: str, num_links: int, kinds: set[str]) -> None:
     graph = planetoid.read(SHARED, name)
-    assert {finding.rule for finding in check(graph)} == rules
+    assert {finding.kind for finding in check(graph)} == kinds
     assert tidy(graph, name).num_links == num_links

@@ -29,6 +29,11 @@ def test_training_and_test_cases_are_listed(decathlon: Callable[..., Path]) -> N
     assert raw.entries[4].label_path is None
 
 
+def test_the_number_of_training_cases_is_taken_as_declared(decathlon: Callable[..., Path]) -> None:
+    assert layout.read(decathlon()).num_training is None
+    assert layout.read(decathlon(numTraining=7)).num_training == 7
+
+
 def test_a_test_label_is_found_in_labels_ts(decathlon: Callable[..., Path]) -> None:
     folder = decathlon()
     (folder / "labelsTs").mkdir()
@@ -47,6 +52,7 @@ def test_an_ignore_label_is_no_class(decathlon: Callable[..., Path]) -> None:
     [
         ({"labels": {"background": 0, "near": 1}}, "dataset.json: `labels` is .* the Decathlon form is"),
         ({"training": ["a.nii.gz"]}, "dataset.json: `training` holds 'a.nii.gz'; each item is"),
+        ({"numTraining": "4"}, "dataset.json: `numTraining` is '4'; it must be the number of training cases"),
         ({"modality": {"1": "MRI"}}, r"`modality` has the indices \['1'\]; they must be"),
     ],
 )

@@ -33,6 +33,7 @@ def test_one_file_a_channel(tmp_path: Path) -> None:
     folder = write(tmp_path, [*FILES, *LABELS, *strays, "imagesTs/c_0000.nii.gz", "imagesTs/c_0001.nii.gz"])
     raw = nnunet_raw.read(folder)
     assert nnunet_raw.matches(folder)
+    assert raw.num_training == 2
     assert raw.info.channels == ("T1", "T2")
     assert raw.info.labels == {"background": 0, "liver": 1}
     assert [(entry.case_id, entry.split) for entry in raw.entries] == [("a", "train"), ("b_1", "train"), ("c", "test")]
