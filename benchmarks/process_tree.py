@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_SLOW_POLL_SECONDS = 1.0
-_FAST_POLL_SECONDS = 0.1
-_FAST_FOR_SECONDS = 60.0
+# Between two looks passes this part of the time so far, within these bounds.
+_POLL_SHARE = 0.02
+_SHORTEST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.02, 1.0
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Measured:
     Attributes:
         wall_s: seconds from start to end.
         cpu_s: user and system seconds of the command and of all descendants that were waited for.
-        peak_gib: largest sum of proportional set sizes over the process tree, looked at ten times a second in the first
-            minute and once a second after it.
+        peak_gib: largest sum of proportional set sizes over the process tree, looked at fifty times a second at first
+            and once a second after a minute.
     """
 
     wall_s: float
@@ -44,8 +44,8 @@ def measure(command: list[str], folder: Path, log: Path, environment: dict[str, 
         )
         while process.poll() is None:
             peak_kib = max(peak_kib, sum(map(_proportional_kib, _tree(process.pid))))
-            is_young = time.monotonic() - started < _FAST_FOR_SECONDS
-            time.sleep(_FAST_POLL_SECONDS if is_young else _SLOW_POLL_SECONDS)
+            pause = _POLL_SHARE * (time.monotonic() - started)
+            time.sleep(min(max(pause, _SHORTEST_POLL_SECONDS), _LONGEST_POLL_SECONDS))
     if process.returncode:
         raise RuntimeError(f"{command} ended with {process.returncode}; see {log}")
     return Measured(time.monotonic() - started, _cpu_s_of_children() - cpu_before, peak_kib / 2**20)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _ROOT = Path(__file__).resolve().parents[2]
 # In the environment of the stages: the folder whose code the kept workers have imported.
@@ -29,6 +29,14 @@ def is_dispatched() -> bool:
     Those of an experiment that runs in a copy of the checkout do not: the kept workers have not imported its code.
     """
     return os.environ.get(_FOLDER_KEY) == str(_ROOT)
+
+
+class Needs(NamedTuple):
+    """What a task needs of the machine it runs on; `memory_bytes` of 0 is not known."""
+
+    num_cpus: int
+    num_gpus: int
+    memory_bytes: int
 
 
 @contextmanager
@@ -49,7 +57,7 @@ def dispatcher() -> Iterator[dict[str, str]]:
         ray.kill(actor)
 
 
-def submit(function: Callable[[Any], Any], items: Sequence[Any], num_cpus: int, num_gpus: int) -> list[Any]:
+def submit(function: Callable[[Any], Any], items: Sequence[Any], needs: Needs) -> list[Any]:
     """Start one task per item, in the dispatcher's job where there is one, and give the references.
 
     A task whose worker is killed runs once more. This process must be connected to the cluster.
@@ -57,16 +65,17 @@ def submit(function: Callable[[Any], Any], items: Sequence[Any], num_cpus: int, 
     import ray
 
     if not is_dispatched():
-        return _submit(function, items, num_cpus, num_gpus)
+        return _submit(function, items, needs)
     actor = ray.get_actor(_NAME, namespace=_NAMESPACE)
-    references: list[Any] = ray.get(actor.submit.remote(function, items, num_cpus, num_gpus, os.getpid()))
+    references: list[Any] = ray.get(actor.submit.remote(function, items, needs, os.getpid()))
     return references
 
 
-def _submit(function: Callable[[Any], Any], items: Sequence[Any], num_cpus: int, num_gpus: int) -> list[Any]:
+def _submit(function: Callable[[Any], Any], items: Sequence[Any], needs: Needs) -> list[Any]:
     import ray
 
-    task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=1)(_apply)
+    memory = {"memory": needs.memory_bytes} if needs.memory_bytes else {}
+    task = ray.remote(num_cpus=needs.num_cpus, num_gpus=needs.num_gpus, max_retries=1, **memory)(_apply)
     return [task.remote(function, item) for item in items]
 
 
@@ -81,10 +90,8 @@ class _Dispatcher:
         self._submitted: dict[int, list[Any]] = {}
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def submit(
-        self, function: Callable[[Any], Any], items: Sequence[Any], num_cpus: int, num_gpus: int, process_id: int
-    ) -> list[Any]:
-        references = _submit(function, items, num_cpus, num_gpus)
+    def submit(self, function: Callable[[Any], Any], items: Sequence[Any], needs: Needs, process_id: int) -> list[Any]:
+        references = _submit(function, items, needs)
         self._submitted[process_id] = self._submitted.get(process_id, []) + references
         return references
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.ray_session.dispatcher import is_dispatched, submit
+from pipelines.ray_session.dispatcher import Needs, is_dispatched, submit
 from pipelines.ray_session.session import attached
 
 Item = TypeVar("Item")
@@ -19,7 +19,12 @@ _SAVE_SECONDS = 60.0
 
 
 def run_tasks(
-    function: Callable[[Item], Result], items: Sequence[Item], *, num_cpus: int = 1, num_gpus: int = 0
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    num_cpus: int = 1,
+    num_gpus: int = 0,
+    memory_bytes: int = 0,
 ) -> Iterator[tuple[int, Result]]:
     """Run one task per item in the folder of this process, and give results as they come.
 
@@ -31,6 +36,8 @@ def run_tasks(
         items: what to apply it to.
         num_cpus: processors a task needs.
         num_gpus: accelerators a task needs.
+        memory_bytes: memory a task takes at most, 0 where nobody knows; a machine runs as many as fit what it had free
+            when it joined the cluster.
 
     Yields:
         The number of the item, and the result.
@@ -42,8 +49,9 @@ def run_tasks(
 
     task = partial(_in_folder, str(Path.cwd()), function)
     with attached():
-        references = submit(task, items, num_cpus, num_gpus)
-        pending = {reference: index for index, reference in enumerate(references)}
+        needs = Needs(num_cpus, num_gpus, _on_one_machine(memory_bytes))
+        # The cluster keeps a result as long as its reference: nothing else holds one.
+        pending = {reference: index for index, reference in enumerate(submit(task, items, needs))}
         try:
             while pending:
                 done, _ = ray.wait(list(pending), num_returns=1)
@@ -65,6 +73,14 @@ def run_where_warm(function: Callable[[], Result]) -> Result:
         return function()
     ((_, result),) = run_tasks(_call, [function])
     return result
+
+
+def _on_one_machine(memory_bytes: int) -> int:
+    """A need that the largest machine can meet: a task that asks for more would wait for ever."""
+    import ray
+
+    machines = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]] if memory_bytes else []
+    return min(memory_bytes, int(max(machines, default=0)))
 
 
 def _call(function: Callable[[], Result]) -> Result:

@@ -17,6 +17,12 @@ def _tell_process(item: int) -> tuple[int, str]:
     return os.getpid(), str(Path.cwd())
 
 
+def _occupy(item: int) -> tuple[float, float]:
+    start = time.monotonic()
+    time.sleep(0.5)
+    return start, time.monotonic()
+
+
 def _wait(folder: str, item: int) -> None:
     Path(folder, f"started{item}").write_text(str(os.getpid()))
     try:
@@ -41,6 +47,9 @@ def main() -> None:
         assert {cwd for _, cwd in told} == {folder}
         assert run_where_warm(os.getpid) in [pid for pid, _ in told]
         print(*sorted(pid for pid, _ in told))
+    elif work == "occupy":
+        (_, end), (start, _) = sorted(span for _, span in run_tasks(_occupy, range(2), memory_bytes=2**60))
+        print("apart" if end <= start else "together")
     else:
         list(run_tasks(functools.partial(_wait, folder) if work == "wait" else _refuse, range(2)))
 

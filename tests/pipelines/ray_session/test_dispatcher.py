@@ -76,6 +76,13 @@ def test_an_error_of_a_task_comes_out_as_one_line(environment: dict[str, str], t
     assert "Traceback" not in errors
 
 
+def test_tasks_that_need_more_memory_than_there_is_run_one_after_the_other(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    output, errors = _stage("occupy", tmp_path, environment).communicate(timeout=_PATIENCE_SECONDS)
+    assert output == "apart\n", errors
+
+
 def test_an_interrupted_stage_lets_its_tasks_save(environment: dict[str, str], tmp_path: Path) -> None:
     stage = _stage("wait", tmp_path, environment)
     _wait_until(lambda: len(_started(tmp_path)) == 2)

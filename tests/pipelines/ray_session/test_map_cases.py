@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import os
@@ -13,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.ray_session.map_cases import map_cases
-from tests.pipelines.ray_session.slow_items import after, refuse_three, threads_and_folder
+from pipelines.ray_session.map_cases import each_case, map_cases
+from tests.pipelines.ray_session.slow_items import after, has_imported, note, refuse_three, threads_and_folder
 
 ROOT = Path(__file__).parents[3]
 
@@ -66,6 +67,52 @@ def test_a_process_of_the_pool_computes_with_one_thread(monkeypatch: pytest.Monk
     monkeypatch.delenv("OMP_NUM_THREADS")
     map_cases(threads_and_folder, range(2), "look")
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_results_come_one_by_one_and_no_process_runs_far_ahead(tmp_path: Path) -> None:
+    finished = each_case(functools.partial(note, str(tmp_path)), range(20), "note")
+    numbers = [next(finished)]
+    # Whatever was handed out is done by now.
+    time.sleep(0.5)
+    assert len(list(tmp_path.iterdir())) <= 2 * 2 + 1
+    numbers += finished
+    assert sorted(numbers) == [(number, number) for number in range(20)]
+
+
+def test_a_process_of_the_pool_has_the_named_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    unusual = "wave"
+    monkeypatch.delitem(sys.modules, unusual, raising=False)
+    assert map_cases(has_imported, [unusual] * 2, "look") == [False, False]
+    assert map_cases(has_imported, [unusual] * 2, "look", imports=[unusual, "no_such_module"]) == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("needs", "num_processes"), [([], 2), ([30, 30, 30], 2), ([70, 5, 5], 2), ([70, 20, 5], 1), ([200] * 3, 1)]
+)
+def test_no_more_processes_start_than_fit_the_free_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], needs: list[int], num_processes: int
+) -> None:
+    gib = 2**30
+    monkeypatch.setattr("pipelines.ray_session.map_cases.free_bytes", lambda: 100 * gib)
+    results = map_cases(after, [0.3] * 3, "prepare", memory_bytes=[need * gib for need in needs])
+    processes = {pid for _, pid in results}
+    assert len(processes) == num_processes
+    assert os.getpid() not in processes
+    line = f"prepare: 1 of 2 processes, because one takes up to {max(needs, default=0)}.0 GiB and 100.0 GiB are free\n"
+    assert (line in capsys.readouterr().err) == (num_processes == 1)
+
+
+def test_no_process_is_left_over() -> None:
+    for _ in each_case(after, [0.0] * 4, "wait"):
+        assert map_cases(operator.neg, range(3), "negate") == [0, -1, -2]
+    with pytest.raises(ValueError, match="case 3"):
+        map_cases(refuse_three, range(6), "refuse")
+    commands = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if path.read_text().rsplit(")", 1)[1].split()[1] == str(os.getpid()):
+                commands.append(path.with_name("cmdline").read_text())
+    assert not [command for command in commands if "forkserver" in command]
 
 
 def test_the_bar_tells_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:
