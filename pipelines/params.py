@@ -102,6 +102,17 @@ class Split:
 
 
 @dataclass(frozen=True)
+class PreprocessingSettings:
+    """How prepared cases are kept; how they are prepared is planned.
+
+    Attributes:
+        compression: of the files in `prepared/`; none lets a training read them without a copy.
+    """
+
+    compression: Literal["none", "lz4", "zstd"] = "none"
+
+
+@dataclass(frozen=True)
 class Budget:
     """What every entry may spend.
 
@@ -307,6 +318,7 @@ class Study:
     architectures: list[str]
     entries: dict[str, Entry]
     split: Split
+    preprocessing: PreprocessingSettings
     budget: Budget
     training: Training
     inference: Inference

@@ -21,7 +21,8 @@ def main() -> None:
     arguments = parser.parse_args()
     study = read_params()
     plans = [arguments.plans / f"{name}.json" for name in study.architectures]
-    task_of(study.family).prepare(arguments.cases, plans, arguments.out, arguments.work)
+    compression = study.preprocessing.compression
+    task_of(study.family).prepare(arguments.cases, plans, arguments.out, arguments.work, compression)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ PARAMS: dict[str, Any] = {
         "gat_tiny": {"architecture": "gat", "variant": "tiny"},
     },
     "split": {"num_folds": 1},
+    "preprocessing": {},
     "budget": {"steps": 12, "steps_per_epoch": 3, "memory_gib": 0.5, "seeds": [0, 1]},
     "training": {"optimizer": {"name": "adam", "learning_rate": 0.05, "weight_decay": 0.0}},
     "inference": {},

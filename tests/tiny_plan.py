@@ -34,6 +34,7 @@ PARAMS: dict[str, Any] = {
         "unet_3d_tiny": {"architecture": "unet_3d", "variant": "tiny"},
     },
     "split": {"num_folds": 2},
+    "preprocessing": {},
     "budget": {"steps": 4, "steps_per_epoch": 2, "validation_steps": 2, "memory_gib": 0.05},
     "training": {"max_batch_size": 2},
     "inference": {},

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipelines.fingerprint.geometry import bounding_box
+
 OUTSIDE = -1
 """Stored label of background voxels outside the nonzero mask, and of padding."""
 
@@ -22,18 +24,36 @@ class CroppedCase(NamedTuple):
 def crop_to_nonzero(image: np.ndarray, label: np.ndarray | None) -> CroppedCase:
     """Cut to the bounding box of the voxels that are nonzero in any channel, holes filled.
 
-    A background voxel outside the mask becomes `OUTSIDE`; a labelled voxel there keeps its label.
+    A background voxel outside the mask becomes `OUTSIDE`; a labelled voxel there keeps its label. An image of zeros is
+    kept whole, and all of it is inside.
 
     Args:
         image: (C, Z, Y, X).
         label: (Z, Y, X) integers or None. Not changed.
     """
-    from pipelines.fingerprint.geometry import nonzero_box
-
-    mask, slices = nonzero_box(image)
-    mask = mask[slices]
+    slices = bounding_box(image)
+    image = image[(slice(None), *slices)]
+    mask = image[0] != 0
+    for channel in image[1:]:
+        mask |= channel != 0
+    mask = _without_holes(mask) if mask.any() else np.ones_like(mask)
     if label is not None:
         label = label[slices].astype(np.int16)
         label[(label == 0) & ~mask] = OUTSIDE
-    box = tuple((int(axis.start), int(axis.stop)) for axis in slices)
-    return CroppedCase(image[(slice(None), *slices)], label, mask, box)
+    box = tuple((axis.start, axis.stop) for axis in slices)
+    return CroppedCase(image, label, mask, box)
+
+
+def _without_holes(mask: np.ndarray) -> np.ndarray:
+    """Add the false voxels that no chain of face neighbours joins to the border of the box."""
+    if mask.all():
+        return mask
+    from scipy import ndimage
+
+    parts, num_parts = ndimage.label(~mask)
+    is_outside = np.zeros(num_parts + 1, bool)
+    for axis in range(mask.ndim):
+        for border in (0, -1):
+            is_outside[parts.take(border, axis)] = True
+    is_outside[0] = False
+    return ~is_outside[parts]

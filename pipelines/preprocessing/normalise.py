@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 _SMALLEST_DIVISOR = 1e-8
+_BLOCK_VALUES = 2**18
 
 
 def normalise(
@@ -48,47 +49,58 @@ def normalise(
     for channel, scheme in enumerate(schemes):
         if scheme not in _SCHEMES:
             raise ValueError(f"unknown normalisation {scheme!r} of channel {channel}; choose from {sorted(_SCHEMES)}")
-        mask = inside if uses_nonzero_mask[channel] else None
-        result[channel] = _SCHEMES[scheme](image[channel].astype(np.float32), mask, intensity[channel])
+        result[channel] = image[channel]
+        _SCHEMES[scheme](result[channel], inside if uses_nonzero_mask[channel] else None, intensity[channel])
     return result
 
 
-def _ct(values: np.ndarray, mask: np.ndarray | None, intensity: Mapping[str, float]) -> np.ndarray:
-    clipped = np.clip(values, intensity["percentile_00_5"], intensity["percentile_99_5"])
-    return (clipped - intensity["mean"]) / max(intensity["std"], _SMALLEST_DIVISOR)
+def mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of one value or more, in float64 but without a float64 copy of all."""
+    flat = values.reshape(-1)
+    blocks = [flat[low : low + _BLOCK_VALUES] for low in range(0, flat.size, _BLOCK_VALUES)]
+    mean = np.float64(sum(float(block.sum(dtype=np.float64)) for block in blocks) / flat.size)
+    variance = sum(float(np.square(block - mean).sum()) for block in blocks) / flat.size
+    return float(mean), variance**0.5
 
 
-def _zscore(values: np.ndarray, mask: np.ndarray | None, intensity: Mapping[str, float]) -> np.ndarray:
-    where: np.ndarray | slice = slice(None) if mask is None else mask
-    chosen = values[where]
+# Each changes its values in place.
+def _ct(values: np.ndarray, mask: np.ndarray | None, intensity: Mapping[str, float]) -> None:
+    np.clip(values, intensity["percentile_00_5"], intensity["percentile_99_5"], out=values)
+    values -= intensity["mean"]
+    values /= max(intensity["std"], _SMALLEST_DIVISOR)
+
+
+def _zscore(values: np.ndarray, mask: np.ndarray | None, intensity: Mapping[str, float]) -> None:
+    chosen = values if mask is None else values[mask]
     if chosen.size == 0:
-        return values
-    # float32 sums lose digits on raw values in the millions.
-    mean = chosen.mean(dtype=np.float64)
-    std = chosen.std(dtype=np.float64)
-    values[where] = (chosen - mean) / max(std, _SMALLEST_DIVISOR)
-    return values
+        return
+    mean, std = mean_and_std(chosen)
+    # In float64: float32 loses digits on raw values in the millions.
+    np.subtract(chosen, np.float64(mean), out=chosen, casting="same_kind")
+    chosen /= max(std, _SMALLEST_DIVISOR)
+    if mask is not None:
+        values[mask] = chosen
 
 
-def _rescale_to_0_1(values: np.ndarray, mask: np.ndarray | None, intensity: Mapping[str, float]) -> np.ndarray:
-    shifted = values - values.min()
-    return shifted / max(shifted.max(), _SMALLEST_DIVISOR)
+def _rescale_to_0_1(values: np.ndarray, mask: np.ndarray | None, intensity: Mapping[str, float]) -> None:
+    values -= values.min()
+    values /= max(values.max(), _SMALLEST_DIVISOR)
 
 
-def _rgb_to_0_1(values: np.ndarray, mask: np.ndarray | None, intensity: Mapping[str, float]) -> np.ndarray:
+def _rgb_to_0_1(values: np.ndarray, mask: np.ndarray | None, intensity: Mapping[str, float]) -> None:
     low, high = values.min(), values.max()
     if low < 0 or high > 255:
         raise ValueError(
             f"rgb_to_0_1 needs values in 0..255, found {low:g}..{high:g}; name the channel something else for a z-score"
         )
-    return values / 255
+    values /= 255
 
 
-def _nonorm(values: np.ndarray, mask: np.ndarray | None, intensity: Mapping[str, float]) -> np.ndarray:
-    return values
+def _nonorm(values: np.ndarray, mask: np.ndarray | None, intensity: Mapping[str, float]) -> None:
+    pass
 
 
-_SCHEMES: dict[str, Callable[[np.ndarray, np.ndarray | None, Mapping[str, float]], np.ndarray]] = {
+_SCHEMES: dict[str, Callable[[np.ndarray, np.ndarray | None, Mapping[str, float]], None]] = {
     "ct": _ct,
     "zscore": _zscore,
     "rescale_to_0_1": _rescale_to_0_1,

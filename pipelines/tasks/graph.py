@@ -97,8 +97,13 @@ def _plan_entry(**arguments: Any) -> GraphPlan:
     return plan_graph_entry(**arguments)
 
 
-def prepare(cases_dir: Path, plan_paths: Sequence[Path], out_dir: Path, work_dir: Path) -> None:
-    """Write the graph as the plans want it into `out_dir`; it is too small to keep anything in `work_dir`."""
+def prepare(
+    cases_dir: Path, plan_paths: Sequence[Path], out_dir: Path, work_dir: Path, compression: str = "none"
+) -> None:
+    """Write the graph as the plans want it into `out_dir`.
+
+    It is too small to keep anything in `work_dir`, or to be compressed.
+    """
     from pipelines.cases.graph import read_graph
     from pipelines.planning.graph_plan import read_graph_plan
     from pipelines.preprocessing.graph import prepare_graph

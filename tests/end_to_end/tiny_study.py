@@ -30,6 +30,7 @@ PARAMS: dict[str, Any] = {
         "nnunet_2d_tiny": {"architecture": "nnunet", "variant": "tiny", "configuration": "2d"},
     },
     "split": {"num_folds": 2},
+    "preprocessing": {},
     "budget": {"steps": 6, "steps_per_epoch": 2, "validation_steps": 1, "memory_gib": 0.05},
     "training": {"max_batch_size": 2},
     "inference": {},

@@ -190,6 +190,7 @@ def test_an_impossible_value_is_told(tmp_path: Path, changes: dict[str, Any], te
         ("datasets", ""),
         ("architectures", ""),
         ("split", ", `split: {}` for the defaults"),
+        ("preprocessing", ", `preprocessing: {}` for the defaults"),
         ("budget", ", `budget: {}` for the defaults"),
         ("tuning", ", `tuning: {}` for the defaults"),
     ],

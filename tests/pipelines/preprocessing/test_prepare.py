@@ -12,10 +12,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pipelines.atomic_files import DiskFullError
 from pipelines.cases.case import Case
 from pipelines.planning.plan import Preprocessing
 from pipelines.preprocessing import prepare
-from pipelines.preprocessing.prepare import prepare_case, prepare_dataset
+from pipelines.preprocessing.prepare import needed_bytes, prepare_case, prepare_dataset
 from pipelines.preprocessing.shards import open_case, write_case
 
 FULLRES = Preprocessing("3d_fullres", (0, 1, 2), (1.0, 1.0, 1.0), ("zscore",), (False,), ({},))
@@ -127,16 +128,20 @@ class Study:
         self.out, self.work = folder / "prepared" / "demo", folder / "work"
         self.cases = [self._case(folder, name, fold) for fold, name in enumerate(["a", "b"])]
         self.computed: list[str] = []
-        original = prepare._prepare_to_file
+        self.needs: list[int] = []
+        original = prepare._prepare_to_files
 
-        def counted(item: Any) -> None:
-            self.computed.append(item[0].case_id)
-            original(item)
+        def counted(job: Any) -> str | None:
+            self.computed.append(job.case.case_id)
+            return original(job)
 
-        def map_here(function: Callable, items: Sequence, desc: str, unit: str = "case") -> list:
+        def map_here(function: Callable, items: Sequence, desc: str, imports: Any, memory_bytes: list[int]) -> list:
+            assert len(memory_bytes) == len(items)
+            self.needs = memory_bytes
             return [function(item) for item in items]
 
-        monkeypatch.setattr(prepare, "_prepare_to_file", counted)
+        monkeypatch.setattr(prepare, "_prepare_to_files", counted)
+        self.map_here = map_here
         monkeypatch.setattr("pipelines.ray_session.map_cases.map_cases", map_here)
 
     @staticmethod
@@ -158,11 +163,19 @@ class Study:
             affine=tuple(np.eye(4).ravel().tolist()),
         )
 
-    def prepare(self, plans: list[Any], code_digest: str = "code") -> list[str]:
+    def prepare(self, plans: list[Any], code_digest: str = "code", compression: str = "none") -> list[str]:
         """Run; give the ids of the cases that were computed."""
         self.computed.clear()
-        prepare_dataset(self.cases, plans, self.out, self.work, code_digest)
+        prepare_dataset(self.cases, plans, self.out, self.work, code_digest, compression)
         return list(self.computed)
+
+    def prepare_here(self, cases: list[Case]) -> None:
+        """Fill the cache with some cases."""
+        every, self.cases = self.cases, cases
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pipelines.ray_session.map_cases.map_cases", self.map_here)
+            self.prepare([plan("nnunet")])
+        self.cases = every
 
     def index(self, entry: str) -> dict[str, Any]:
         return json.loads((self.out / "index" / f"{entry}.json").read_text())
@@ -217,17 +230,17 @@ def test_another_preprocessing_has_its_own_folder(study: Study) -> None:
 
 
 def test_an_interrupted_run_keeps_what_was_finished(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = prepare._prepare_to_file
+    counted = prepare._prepare_to_files
 
-    def interrupted(item: Any) -> None:
-        if item[0].case_id == "b":
+    def interrupted(job: Any) -> str | None:
+        if job.case.case_id == "b":
             raise KeyboardInterrupt
-        counted(item)
+        return counted(job)
 
-    monkeypatch.setattr(prepare, "_prepare_to_file", interrupted)
+    monkeypatch.setattr(prepare, "_prepare_to_files", interrupted)
     with pytest.raises(KeyboardInterrupt):
         study.prepare([plan("nnunet")])
-    monkeypatch.setattr(prepare, "_prepare_to_file", counted)
+    monkeypatch.setattr(prepare, "_prepare_to_files", counted)
     assert study.prepare([plan("nnunet")]) == ["b"]
 
 
@@ -243,10 +256,103 @@ def test_without_hard_links_files_are_copied(study: Study, monkeypatch: pytest.M
     assert open_case(files[0]).image.shape == (1, 4, 6, 8)
 
 
+def test_entries_that_differ_read_a_case_once(study: Study) -> None:
+    coarse = dataclasses.replace(FULLRES, spacing_mm=(2.0, 2.0, 2.0))
+    assert study.prepare([plan("nnunet"), plan("coarse", coarse)]) == ["a", "b"]
+    shapes = {}
+    for entry in ("nnunet", "coarse"):
+        index = study.index(entry)
+        shapes[entry] = open_case(study.out / index["folder"] / "a.arrow").image.shape
+    assert shapes == {"nnunet": (1, 4, 6, 8), "coarse": (1, 2, 3, 4)}
+
+
+def test_another_compression_is_another_file_with_the_same_digest(study: Study) -> None:
+    study.prepare([plan("nnunet")])
+    before = study.index("nnunet")
+    assert study.prepare([plan("nnunet")], compression="zstd") == ["a", "b"]
+    assert study.index("nnunet") == before
+    (path,) = study.out.glob("*/a.arrow")
+    assert b"zstd" in path.read_bytes()
+    assert study.prepare([plan("nnunet")], compression="zstd") == []
+
+
 def test_a_failing_case_is_named(study: Study) -> None:
     impossible = dataclasses.replace(FULLRES, spacing_mm=(100.0, 1.0, 1.0))
     with pytest.raises(ValueError, match=r"case a \(.*a\.nii\): at a spacing of"):
         study.prepare([plan("nnunet", impossible)])
+
+
+def test_the_others_are_prepared_and_all_failing_cases_are_listed(study: Study) -> None:
+    good = study.cases[1]
+    cut, missing = Path(study.cases[0].image_paths[0]), "gone.nii"
+    cut.write_bytes(cut.read_bytes()[:400])
+    study.cases.insert(1, dataclasses.replace(good, case_id="c", image_paths=(missing,), digest="digest of c"))
+    with pytest.raises(ValueError) as error:
+        study.prepare([plan("nnunet")])
+    first, *reasons = str(error.value).splitlines()
+    assert first == "2 of 3 cases could not be prepared; the others are done and kept:"
+    assert [reason.split("(")[0] for reason in reasons] == ["  case a ", "  case c "]
+    assert "a.nii" in reasons[0]
+    assert "no such file" in reasons[1]
+    assert not list(study.out.rglob("*.json")), "an index without all its cases"
+    study.cases[:] = [good]
+    assert study.prepare([plan("nnunet")]) == []
+
+
+def test_a_case_without_enough_memory_is_named_and_the_others_are_prepared(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = prepare.prepare_case
+
+    def greedy(image: np.ndarray, *arguments: Any) -> Any:
+        if image.max() > 200:
+            raise MemoryError("Unable to allocate 40 GiB")
+        return real(image, *arguments)
+
+    monkeypatch.setattr(prepare, "prepare_case", greedy)
+    large = Path(study.cases[0].image_paths[0])
+    nib.save(nib.Nifti1Image(np.full((10, 8, 6), 300, np.int16), np.eye(4)), large)
+    with pytest.raises(ValueError, match=r"case a \(.*a\.nii\): out of memory \(Unable to allocate 40 GiB\); end"):
+        study.prepare([plan("nnunet")])
+    assert study.computed == ["a", "b"]
+
+
+def test_a_full_disk_ends_the_work_at_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *_: Any, compression: str) -> None:
+        raise DiskFullError(f"{path}: disk full")
+
+    monkeypatch.setattr(prepare, "write_case", full)
+    with pytest.raises(DiskFullError):
+        study.prepare([plan("nnunet")])
+    assert study.computed == ["a"]
+
+
+def test_a_killed_process_is_explained(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures.process import BrokenProcessPool
+
+    def killed(*_: Any, **__: Any) -> list:
+        study.prepare_here([study.cases[0]])
+        raise BrokenProcessPool
+
+    monkeypatch.setattr("pipelines.ray_session.map_cases.map_cases", killed)
+    with pytest.raises(ValueError, match="was killed, most likely because memory ran out; not finished: b; end other"):
+        study.prepare([plan("nnunet")])
+
+
+def test_the_memory_of_a_case_grows_with_its_voxels_channels_and_new_voxels(study: Study) -> None:
+    case = dataclasses.replace(study.cases[0], shape=(100, 200, 300))
+    plain = needed_bytes(case, [FULLRES])
+    assert plain > 6_000_000 * 14
+    assert needed_bytes(dataclasses.replace(case, shape=(200, 200, 300)), [FULLRES]) > plain + 6_000_000 * 14
+    fine = dataclasses.replace(FULLRES, spacing_mm=(0.5, 0.5, 0.5))
+    assert needed_bytes(case, [FULLRES, fine]) == needed_bytes(case, [fine]) > plain + 7 * 6_000_000 * 6
+    two = dataclasses.replace(FULLRES, normalisation=("zscore", "zscore"))
+    assert needed_bytes(case, [two]) > plain + 6_000_000 * 8
+    turned = dataclasses.replace(FULLRES, transpose_forward=(2, 0, 1), spacing_mm=(None, 1.0, 0.5), configuration="2d")
+    flat = dataclasses.replace(FULLRES, spacing_mm=(1.0, 0.5, 1.0))
+    assert needed_bytes(case, [turned]) == needed_bytes(case, [flat])
+    study.prepare([plan("nnunet")])
+    assert study.needs == [needed_bytes(case, [FULLRES]) for case in study.cases]
 
 
 @pytest.mark.shared_data

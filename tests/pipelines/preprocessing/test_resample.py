@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from pipelines.preprocessing.resample import (
+    axis_matrix,
     nearest_indices,
     resample_channel,
     resample_image,
@@ -108,3 +109,38 @@ def test_channels_are_apart_and_stay_in_range_and_float32() -> None:
     assert result[0].max() <= 63
     np.testing.assert_array_equal(result[0], resample_channel(RAMP, (7, 3, 5), None, 3))
     np.testing.assert_allclose(result[1], 1000 - result[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(("size", "new_size", "order"), [(9, 21, 3), (21, 9, 3), (9, 21, 1), (200, 150, 3), (1, 5, 3)])
+def test_what_is_constant_stays_constant(size: int, new_size: int, order: int) -> None:
+    np.testing.assert_allclose(axis_matrix(size, new_size, order).sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_long_axis_is_resampled_in_blocks_as_by_the_whole_matrix() -> None:
+    values = np.random.default_rng(0).normal(size=(3, 4, 300)).astype(np.float32)
+    expected = values @ axis_matrix(300, 401, 3).T
+    for axis in range(3):
+        turned = np.moveaxis(values, 2, axis)
+        shape = tuple(401 if position == axis else size for position, size in enumerate(turned.shape))
+        result = np.moveaxis(resample_channel(turned, shape, None, 3), axis, 2)
+        np.testing.assert_allclose(result, expected.clip(values.min(), values.max()), atol=1e-6)
+
+
+def test_a_label_that_the_new_grid_passes_by_is_gone() -> None:
+    label = np.zeros((1, 1, 9), np.int16)
+    label[..., 3] = 5
+    np.testing.assert_array_equal(resample_label(label, (1, 1, 1), None), [[[0]]])
+
+
+def test_labels_of_a_large_volume_take_memory_for_their_own_boxes() -> None:
+    import tracemalloc
+
+    label = np.zeros((60, 120, 120), np.int16)
+    for value in range(1, 60):
+        label[value, value : value + 20, value : value + 20] = value
+    tracemalloc.start()
+    resample_label(label, (60, 90, 90), None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # One float32 map a class would be 116 MB, and one alone 2; the label itself is 1.
+    assert peak < 4e6
