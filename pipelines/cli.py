@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = add("check", _check, "check a data set and list everything that is wrong with it")
     check.add_argument("source", help="folder in Decathlon or nnU-Net layout, CSV manifest, or a Python source file")
+    check.add_argument("--json", action="store_true", help="one JSON document with every finding, for machines")
     plan = add("plan", _plan, "show how an architecture would be configured for a data set, and why")
     plan.add_argument(
         "data",
@@ -57,19 +58,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> None:
+    import contextlib
+    import json
     import tempfile
 
     from pipelines.cases.collect import open_source
+    from pipelines.cases.finding import as_lines, count_text, report_of
     from pipelines.cases.integrity import check
 
-    with tempfile.TemporaryDirectory() as folder:
+    # A Python source may print, and standard output is the document's alone.
+    quiet = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory() as folder, quiet:
         raw = open_source(options.source, Path(folder))
         findings = check(raw)
-    for finding in findings:
-        print(f"{finding.severity}: {finding}")
-    num_errors = sum(finding.severity == "error" for finding in findings)
-    print(f"{options.source}: {len(raw.entries)} cases, {num_errors} errors, {len(findings) - num_errors} warnings")
-    if num_errors:
+    if options.json:
+        print(json.dumps(report_of(options.source, len(raw.entries), findings), indent=2))
+    else:
+        for line in as_lines(findings):
+            print(line)
+        print(f"{options.source}: {len(raw.entries)} cases, {count_text(findings)}")
+    if any(finding.severity == "error" for finding in findings):
         raise SystemExit(1)
 
 

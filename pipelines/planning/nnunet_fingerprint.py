@@ -1,8 +1,9 @@
 """nnU-Net's own fingerprint of a data set, read for planning (nnunetv2 2.8.1).
 
     dataset_fingerprint.json  `spacings`, `shapes_after_crop` (of each case, z y x),
-                              `foreground_intensity_properties_per_channel` {"0": {mean, median, ...}, ...},
-                              `median_relative_size_after_cropping`
+                              `median_relative_size_after_cropping`,
+                              `foreground_intensity_properties_per_channel` {"0": {mean, median, ...}, ...}, which no
+                              size depends on, so it may be missing or empty
     dataset.json              `channel_names` (or `modality`), `labels`, `numTraining`
 
 nnU-Net puts both into its folder of preprocessed data. The intensities are what nnU-Net measured: with the ignore label
@@ -20,12 +21,7 @@ from pipelines.cases.formats.dataset_json import ordered_names, read_dataset_jso
 from pipelines.fingerprint.extract import Fingerprint
 
 FILE = "dataset_fingerprint.json"
-_KEYS = (
-    "spacings",
-    "shapes_after_crop",
-    "foreground_intensity_properties_per_channel",
-    "median_relative_size_after_cropping",
-)
+_KEYS = ("spacings", "shapes_after_crop", "median_relative_size_after_cropping")
 
 
 def read_nnunet_fingerprint(folder: Path | str) -> tuple[Fingerprint, DatasetInfo, int]:
@@ -59,18 +55,19 @@ def read_nnunet_fingerprint(folder: Path | str) -> tuple[Fingerprint, DatasetInf
         labels={name: number for number, name in enumerate(classes)},
         ignore_label=ignore_label,
     )
-    statistics = values["foreground_intensity_properties_per_channel"]
-    if len(statistics) != len(info.channels) or len(values["spacings"]) != len(values["shapes_after_crop"]):
+    statistics = values.get("foreground_intensity_properties_per_channel") or {}
+    num_cases, num_shapes = len(values["spacings"]), len(values["shapes_after_crop"])
+    if not num_cases or num_cases != num_shapes or len(statistics) not in (0, len(info.channels)):
         raise ValueError(
-            f"{path}: {len(statistics)} channels, {len(values['spacings'])} spacings and "
-            f"{len(values['shapes_after_crop'])} shapes do not go with the {len(info.channels)} channels of {where}; "
-            "let nnU-Net extract the fingerprint again"
+            f"{path}: {num_cases} spacings, {num_shapes} shapes and intensities of {len(statistics)} channels do not "
+            f"go with each other and the {len(info.channels)} channels of {where}; let nnU-Net extract the "
+            "fingerprint again"
         )
     fingerprint = Fingerprint(
-        case_ids=tuple(str(number) for number in range(len(values["spacings"]))),
+        case_ids=tuple(str(number) for number in range(num_cases)),
         spacings_mm=tuple((float(z), float(y), float(x)) for z, y, x in values["spacings"]),
         shapes_after_crop=tuple((int(z), int(y), int(x)) for z, y, x in values["shapes_after_crop"]),
-        intensity=tuple(dict(statistics[str(channel)]) for channel in range(len(info.channels))),
+        intensity=tuple(dict(statistics.get(str(channel), {})) for channel in range(len(info.channels))),
         median_relative_size_after_cropping=float(values["median_relative_size_after_cropping"]),
         label_voxels={},
     )

@@ -261,20 +261,12 @@ def _resolution(
         return space, full, True, ["batch Dice: on, as always in 2D"]
     low, why = low_resolution(space, full.patch_size, lambda spacing, shape: sizer.fit_patch(spacing, shape).patch_size)
     if not is_lowres:
-        dice = (
-            "on, because patches show so little of a case that there is a low resolution"
-            if low
-            else "off, because patches show enough of a case for no low resolution"
-        )
-        return (
-            space,
-            full,
-            low is not None,
-            [
-                f"low resolution: {'there is one, because' if low else 'none, because'} {why}",
-                f"batch Dice: {dice}",
-            ],
-        )
+        exists, dice = ("there is one", "on") if low else ("none", "off")
+        reasons = [
+            f"low resolution: {exists}, because {why}",
+            f"batch Dice: {dice}, because it is on at full resolution where there is a low one",
+        ]
+        return space, full, low is not None, reasons
     if low is None:
         raise ValueError(
             f"data set {dataset} has no configuration 3d_lowres, because {why}; set the entry's configuration to "

@@ -7,14 +7,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pipelines.planning.graph_plan import GraphPlan
+from pipelines.planning.nnunet_fingerprint import FILE as _NNUNET_FILE
+from pipelines.planning.nnunet_fingerprint import read_nnunet_fingerprint
 from pipelines.planning.plan import Plan
 
 if TYPE_CHECKING:
     from pipelines.params import Study
 
+_OUR_FILE = "fingerprint.json"
 _FOLDER_ARCHITECTURE = "nnunet"
 _FOLDER_FAMILY = "segmentation"
 
@@ -71,9 +74,8 @@ def previews(
     """Plan for a data set of params.yaml or for a folder with a fingerprint.
 
     Args:
-        where: name of a data set whose stages `cases` and `fingerprint` have run; or a folder, ours
-            (`fingerprints/NAME`, with `cases/NAME` beside) or nnU-Net's, whose settings are then the defaults of
-            params.yaml.
+        where: a folder with a fingerprint, ours (`fingerprints/NAME`, with `cases/NAME` beside) or nnU-Net's, planned
+            with the defaults of params.yaml; or the name of a data set whose stages `cases` and `fingerprint` have run.
         architecture: an entry of params.yaml, shown in its configuration, or an architecture, shown in all; None for
             all entries of the study, in a folder for `nnunet`.
         planner: in place of the entry's.
@@ -86,22 +88,21 @@ def previews(
     from pipelines.params import read_params
 
     changes = {name: value for name, value in (("planner", planner), ("preset", preset)) if value is not None}
-    study: Study | None = None
-    if Path("params.yaml").is_file() or not Path(where).is_dir():
-        study = read_params()
-        if where not in study.datasets and not Path(where).is_dir():
-            raise ValueError(
-                f"{where}: neither a data set of params.yaml ({', '.join(study.datasets)}) nor a folder with a "
-                "fingerprint"
-            )
-    if study is not None and where in study.datasets:
-        plan_one, configurations = _of_dataset(study, where)
-        entries: Sequence[str] = [architecture] if architecture else study.architectures
-        dataset = where
-    else:
+    if any((Path(where) / name).is_file() for name in (_OUR_FILE, _NNUNET_FILE)):
         study = _study_of_folder(memory_gib, preset)
         plan_one, configurations = _of_folder(Path(where))
-        entries, dataset = [architecture or _FOLDER_ARCHITECTURE], Path(where).resolve().name
+        entries: Sequence[str] = [architecture or _FOLDER_ARCHITECTURE]
+        dataset = Path(where).resolve().name
+    else:
+        study = read_params()
+        if where not in study.datasets:
+            raise ValueError(
+                f"{where}: neither a data set of params.yaml ({', '.join(study.datasets)}) nor a folder with a "
+                f"fingerprint; give such a name, `fingerprints/NAME`, or a folder with nnU-Net's {_NNUNET_FILE} and "
+                "dataset.json"
+            )
+        plan_one, configurations = _of_dataset(study, where)
+        entries, dataset = [architecture] if architecture else study.architectures, where
     if memory_gib is not None:
         study = dataclasses.replace(study, budget=dataclasses.replace(study.budget, memory_gib=memory_gib))
     return [_preview(study, dataset, entry, changes, plan_one, configurations) for entry in entries]
@@ -124,38 +125,35 @@ def _of_dataset(study: Study, dataset: str) -> tuple[_PlanOne, Sequence[str]]:
 
 
 def _of_folder(folder: Path) -> tuple[_PlanOne, Sequence[str]]:
-    from pipelines.planning.nnunet_fingerprint import FILE, read_nnunet_fingerprint
     from pipelines.tasks import segmentation
 
-    if (folder / "fingerprint.json").is_file():
+    if (folder / _OUR_FILE).is_file():
         from pipelines.cases.case import read_cases, read_info
         from pipelines.fingerprint.extract import read_fingerprint
 
         cases_dir = folder.resolve().parents[1] / "cases" / folder.resolve().name
         if not cases_dir.is_dir():
             raise ValueError(f"{cases_dir}: not there; it holds the cases whose fingerprint {folder} is")
-        fingerprint, info = read_fingerprint(folder / "fingerprint.json"), read_info(cases_dir / "dataset.json")
+        fingerprint, info = read_fingerprint(folder / _OUR_FILE), read_info(cases_dir / "dataset.json")
         num_cases = sum(case.split == "train" for case in read_cases(cases_dir / "cases.parquet"))
-    elif (folder / FILE).is_file():
-        fingerprint, info, num_cases = read_nnunet_fingerprint(folder)
     else:
-        raise ValueError(
-            f"{folder}: holds no fingerprint; give `fingerprints/NAME`, or a folder with nnU-Net's {FILE} and "
-            "dataset.json"
-        )
+        fingerprint, info, num_cases = read_nnunet_fingerprint(folder)
     return (
         lambda study, entry: segmentation.plan_for(study, info.name, entry, fingerprint, info, num_cases, {})
     ), segmentation.CONFIGURATIONS
 
 
 def _study_of_folder(memory_gib: float | None, preset: str | None) -> Study:
-    from pipelines.params import Budget, Evaluation, Inference, Split, Study, Training, Tuning
+    from pipelines.params import Budget, Study
     from pipelines.planning.presets import PRESETS
 
     if memory_gib is None and preset in PRESETS:
         memory_gib = PRESETS[preset].memory_gib
-    budget = Budget() if memory_gib is None else Budget(memory_gib=memory_gib)
-    return Study(_FOLDER_FAMILY, {}, [], {}, Split(), budget, Training(), Inference(), Evaluation(), Tuning())
+    kinds: dict[str, Any] = get_type_hints(Study)
+    sections = {name: kind() for name, kind in kinds.items() if dataclasses.is_dataclass(kind)}
+    if memory_gib is not None:
+        sections["budget"] = Budget(memory_gib=memory_gib)
+    return Study(family=_FOLDER_FAMILY, datasets={}, architectures=[], entries={}, **sections)
 
 
 def _preview(

@@ -155,8 +155,10 @@ def _plan_entry(**arguments: Any) -> Plan:
     return plan_entry(**arguments)
 
 
-def prepare(cases_dir: Path, plan_paths: Sequence[Path], out_dir: Path, work_dir: Path) -> None:
-    """Preprocess all cases for all plans into `out_dir`."""
+def prepare(
+    cases_dir: Path, plan_paths: Sequence[Path], out_dir: Path, work_dir: Path, compression: str = "none"
+) -> None:
+    """Preprocess all cases for all plans into `out_dir`, with a compression of `preprocessing.shards`."""
     from pipelines.cases.case import read_cases
     from pipelines.planning.plan import read_plan
     from pipelines.preprocessing.prepare import prepare_dataset
@@ -164,7 +166,7 @@ def prepare(cases_dir: Path, plan_paths: Sequence[Path], out_dir: Path, work_dir
 
     digest = code_digest(["pipelines.preprocessing.prepare"])
     plans = [read_plan(path) for path in plan_paths]
-    prepare_dataset(read_cases(cases_dir / "cases.parquet"), plans, out_dir, work_dir, digest)
+    prepare_dataset(read_cases(cases_dir / "cases.parquet"), plans, out_dir, work_dir, digest, compression)
 
 
 def training(

@@ -66,7 +66,7 @@ def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_check_counts_what_it_found(tiny_study: TinyStudy, capsys: pytest.CaptureFixture[str]) -> None:
     main(["check", str(tiny_study.root / "data" / "manifest.csv")])
-    assert capsys.readouterr().out.splitlines()[-1].endswith("manifest.csv: 6 cases, 0 errors, 0 warnings")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("manifest.csv: 6 cases, 0 errors, 0 warnings, 0 notes")
 
 
 def test_check_lists_errors_and_ends_with_code_1(tiny_study: TinyStudy, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,8 +76,28 @@ def test_check_lists_errors_and_ends_with_code_1(tiny_study: TinyStudy, capsys: 
         main(["check", "data/manifest.csv"])
     assert end.value.code == 1
     *findings, total = capsys.readouterr().out.splitlines()
-    assert total == "data/manifest.csv: 6 cases, 1 errors, 0 warnings"
+    assert total == "data/manifest.csv: 6 cases, 1 error, 0 warnings, 0 notes"
     assert [line for line in findings if line.startswith("error: ") and "b1" in line]
+
+
+def test_check_for_machines_is_one_document(tiny_study: TinyStudy, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(tiny_study.root / "data", "data")
+    Path("data/b1.nii.gz").unlink()
+    Path("own.py").write_text("def make(folder):\n    print('working')\n    return 'data/manifest.csv'\n")
+    with pytest.raises(SystemExit) as end:
+        main(["check", "own.py", "--json"])
+    assert end.value.code == 1
+    document = json.loads(capsys.readouterr().out)
+    (error,) = document.pop("findings")
+    assert document == {"dataset": "own.py", "num_cases": 6}
+    assert error == {
+        "severity": "error",
+        "kind": "missing-file",
+        "case_id": "b1",
+        "files": ["data/b1.nii.gz"],
+        "message": "no such file",
+        "remedy": "put it there, or take the case out of the data set",
+    }
 
 
 def test_check_of_nothing_tells_the_layouts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,9 +169,16 @@ def test_plan_of_our_folder_is_that_of_the_data_set(capsys: pytest.CaptureFixtur
 
 
 def test_plan_of_what_is_nothing_names_the_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"neither a data set of params.yaml ({DATASET}) nor a folder" in failure("plan", "x", capsys=capsys)[1]
+    told = f"x: neither a data set of params.yaml ({DATASET}) nor a folder with a fingerprint; give such a name"
+    assert told in failure("plan", "x", capsys=capsys)[1]
     Path("x").mkdir()
-    assert "x: holds no fingerprint; give `fingerprints/NAME`" in failure("plan", "x", capsys=capsys)[1]
+    assert told in failure("plan", "x", capsys=capsys)[1]
+
+
+@pytest.mark.usefixtures("planned")
+def test_a_folder_with_a_fingerprint_is_planned_beside_a_broken_study() -> None:
+    Path("params.yaml").write_text("datasets: 3\n", encoding="utf-8")
+    main(["plan", f"fingerprints/{DATASET}", "--memory-gib", "1"])
 
 
 @pytest.mark.usefixtures("planned")

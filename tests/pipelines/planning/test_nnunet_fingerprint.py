@@ -35,6 +35,12 @@ def test_old_names_regions_and_the_ignore_label_are_understood(tmp_path: Path) -
     assert (info.channels, tuple(info.labels), info.ignore_label) == (("CT",), ("background", "whole", "core"), 3)
 
 
+def test_intensities_may_be_missing(tmp_path: Path) -> None:
+    folder = DATA["Hippo"].write_nnunet(tmp_path)
+    change(folder / "dataset_fingerprint.json", foreground_intensity_properties_per_channel=None)
+    assert read_nnunet_fingerprint(folder)[0].intensity == ({},)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     folder = DATA["Hippo"].write_nnunet(tmp_path)
     (folder / "dataset.json").unlink()
@@ -46,9 +52,18 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("file", "values", "message"),
     [
         ("dataset_fingerprint.json", {"spacings": None}, r"keys \['spacings'\] are missing"),
-        ("dataset_fingerprint.json", {"spacings": [[1, 1, 1]]}, r"1 channels, 1 spacings and 260 shapes do not go"),
+        (
+            "dataset_fingerprint.json",
+            {"spacings": [[1, 1, 1]]},
+            r"1 spacings, 260 shapes and intensities of 1 channels do not go",
+        ),
+        ("dataset_fingerprint.json", {"spacings": [], "shapes_after_crop": []}, r"0 spacings, 0 shapes"),
         ("dataset.json", {"numTraining": None}, r"keys \['numTraining'\] are missing"),
-        ("dataset.json", {"channel_names": {"0": "CT", "1": "PET"}}, r"do not go with the 2 channels of"),
+        (
+            "dataset.json",
+            {"channel_names": {"0": "CT", "1": "PET"}},
+            r"do not go with each other and the 2 channels of",
+        ),
     ],
 )
 def test_files_that_do_not_go_together_are_refused(
