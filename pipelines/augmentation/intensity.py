@@ -32,7 +32,7 @@ class Noise:
         """Add independent noise to every voxel of every channel."""
         generator = torch.Generator(image.device).manual_seed(self.seed)
         noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
-        return image + self.sigma * noise, label
+        return noise.mul_(self.sigma).add_(image), label
 
 
 @dataclass(frozen=True)
@@ -226,11 +226,12 @@ class Gamma:
         values = -image if self.is_inverted else image
         low = values.amin(axes, keepdim=True)
         extent = (values.amax(axes, keepdim=True) - low).clamp_min(_EPSILON)
-        curved = ((values - low) / extent) ** _per_channel(self.exponents, image)
-        std, mean = torch.std_mean(values, axes, keepdim=True)
-        new_std, new_mean = torch.std_mean(curved, axes, keepdim=True)
-        curved = (curved - new_mean) * (std / new_std.clamp_min(_EPSILON)) + mean
-        return (-curved if self.is_inverted else curved), label
+        # A power by its logarithm takes half the time; that of zero is minus infinity, whose power is zero again.
+        curved = ((values - low) / extent).log_().mul_(_per_channel(self.exponents, image)).exp_()
+        mean, std = _mean_and_std(values)
+        new_mean, new_std = _mean_and_std(curved)
+        curved = curved.sub_(new_mean).mul_(std / new_std.clamp_min(_EPSILON)).add_(mean)
+        return (curved.neg_() if self.is_inverted else curved), label
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,7 @@ class BackgroundOutside:
 
     def apply(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Replace."""
-        return image, label.masked_fill(label == OUTSIDE, 0)
+        return image, label.clamp_min(0)
 
 
 def _factors_about_one(rng: np.random.Generator, limits: tuple[float, float], num_channels: int) -> tuple[float, ...]:
@@ -277,6 +278,14 @@ def _factors_about_one(rng: np.random.Generator, limits: tuple[float, float], nu
     return tuple(
         float(rng.uniform(low, 1)) if rng.random() < 0.5 else float(rng.uniform(1, high)) for _ in range(num_channels)
     )
+
+
+def _mean_and_std(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each channel, (C, 1, ...); in two passes, which is several times faster than torch's one."""
+    axes = tuple(range(1, image.ndim))
+    mean = image.mean(axes, keepdim=True)
+    norm = torch.linalg.vector_norm(image - mean, dim=axes, keepdim=True)
+    return mean, norm / max(image[0].numel() - 1, 1) ** 0.5
 
 
 def _per_channel(values: tuple[float, ...], image: Tensor) -> Tensor:

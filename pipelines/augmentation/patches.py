@@ -12,13 +12,54 @@ Differs:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from pipelines.augmentation.spatial import Box
 from pipelines.preprocessing.crop import OUTSIDE
 from pipelines.preprocessing.locations import ANNOTATED
 from pipelines.preprocessing.shards import PreparedCase
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training sample lies; nothing is read before `cut`.
+
+    Attributes:
+        case: what it is cut from.
+        position: of its slice along axis 0; None for a patch of three dimensions.
+        corner: lower corner of the initial patch in the case or slice, may lie outside of it.
+        size: of the initial patch.
+        rng: to draw this sample's augmentation from.
+    """
+
+    case: PreparedCase
+    position: int | None
+    corner: tuple[int, ...]
+    size: tuple[int, ...]
+    rng: np.random.Generator
+
+    def cut(self, box: Box | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read a box of the initial patch, or all of it.
+
+        Args:
+            box: first voxel in the initial patch, and size, per axis.
+
+        Returns:
+            Image (C, *size) float32, 0 outside the case; label (*size) int16, -1 outside.
+        """
+        first, size = box or ((0,) * len(self.size), self.size)
+        corner = [low + step for low, step in zip(self.corner, first, strict=True)]
+        image, label = self.case.image, self.case.label
+        assert label is not None
+        if self.position is not None:
+            image, label = image[:, self.position], label[self.position]
+        return (
+            torch.from_numpy(_cut(image, corner, size, np.float32, 0)),
+            torch.from_numpy(_cut(label, corner, size, np.int16, OUTSIDE)),
+        )
 
 
 class PatchSampler:
@@ -45,7 +86,7 @@ class PatchSampler:
         Args:
             prepared: cases with labels.
             patch_size: what the network gets; length 2 or 3.
-            initial_patch_size: what is cut, larger so that a rotation finds something at the corners; the same as
+            initial_patch_size: what may be cut, larger so that a rotation finds something at the corners; the same as
                 `patch_size` for validation.
             batch_size: of the whole step, over all workers.
             foreground_fraction: share of forced foreground samples, 0.33 in nnU-Net.
@@ -63,28 +104,28 @@ class PatchSampler:
         self.num_random = round(batch_size * (1 - foreground_fraction))
         self.seed = seed
 
-    def sample(self, step: int, index: int) -> tuple[torch.Tensor, torch.Tensor, np.random.Generator]:
-        """Cut sample `index` of the global batch of step `step`.
-
-        Returns:
-            Image (C, *initial_patch_size) float32, 0 outside the case; label (*initial_patch_size) int64, -1 outside;
-            and the generator to draw this sample's augmentation from.
-        """
+    def place(self, step: int, index: int) -> Place:
+        """Draw where sample `index` of the global batch of step `step` lies."""
         rng = np.random.default_rng([self.seed, step, index])
         case = self.prepared[rng.integers(len(self.prepared))]
         voxel = _foreground_voxel(case, rng) if index >= self.num_random else _annotated_voxel(case, rng)
-        image, label = case.image, case.label
-        assert label is not None
+        assert case.label is not None
+        shape, position = case.label.shape, None
         if len(self.patch_size) == 2:
-            position = rng.integers(label.shape[0]) if voxel is None else voxel[0]
-            image, label = image[:, position], label[position]
-            voxel = None if voxel is None else voxel[1:]
-        corner = patch_corner(label.shape, self.patch_size, self.initial_patch_size, voxel, rng)
-        return (
-            torch.from_numpy(_cut(image, corner, self.initial_patch_size, np.float32, 0)),
-            torch.from_numpy(_cut(label, corner, self.initial_patch_size, np.int64, OUTSIDE)),
-            rng,
-        )
+            position = int(rng.integers(shape[0]) if voxel is None else voxel[0])
+            shape, voxel = shape[1:], None if voxel is None else voxel[1:]
+        corner = patch_corner(shape, self.patch_size, self.initial_patch_size, voxel, rng)
+        return Place(case, position, corner, self.initial_patch_size, rng)
+
+    def sample(self, step: int, index: int) -> tuple[torch.Tensor, torch.Tensor, np.random.Generator]:
+        """Cut sample `index` of the global batch of step `step` whole.
+
+        Returns:
+            Image (C, *initial_patch_size) float32, 0 outside the case; label (*initial_patch_size) int16, -1 outside;
+            and the generator to draw this sample's augmentation from.
+        """
+        place = self.place(step, index)
+        return *place.cut(), place.rng
 
 
 def patch_corner(

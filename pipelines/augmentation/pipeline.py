@@ -19,7 +19,7 @@ from pipelines.augmentation.intensity import (
     RandomNoise,
     ZeroOutside,
 )
-from pipelines.augmentation.spatial import RandomAffine, RandomMirror
+from pipelines.augmentation.spatial import Affine, Box, CentreCrop, RandomAffine, RandomMirror
 from pipelines.planning.patch import rotation_degrees
 
 
@@ -54,8 +54,8 @@ class Augmentation:
 
         Args:
             transforms: from `draw`.
-            image: (C, *initial_patch_size) float32, any device.
-            label: (*initial_patch_size) int64, same device; -1 outside.
+            image: (C, *initial_patch_size) float32, any device; or what `box` says of it.
+            label: (*initial_patch_size) integers, same device; -1 outside.
 
         Returns:
             Image (C, *patch_size) and label (*patch_size), -1 replaced by 0.
@@ -63,6 +63,13 @@ class Augmentation:
         for transform in transforms:
             image, label = transform.apply(image, label)
         return image.contiguous(), label.contiguous()
+
+
+def box(transforms: Sequence[Transform], shape: Sequence[int]) -> Box:
+    """First voxel and size, per axis, of the part of an initial patch of `shape` that `transforms` look at."""
+    if transforms and isinstance(transforms[0], (Affine, CentreCrop)):
+        return transforms[0].box(shape)
+    return (0,) * len(shape), tuple(shape)
 
 
 def training_augmentation(

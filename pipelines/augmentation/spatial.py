@@ -1,7 +1,7 @@
 """Rotation, scaling and mirroring of a patch (nnU-Net v2).
 
 Each transform is two classes: `Random…` draws, the other is what was drawn and can be applied again. Images are
-(C, *spatial) float, labels (*spatial) int64; spatial axes are (Z, Y, X) or (Y, X).
+(C, *spatial) float, labels (*spatial) of any integer type; spatial axes are (Z, Y, X) or (Y, X).
 
 Differs:
     - Rotation turns voxels. nnU-Net turns coordinates scaled to -1..1 of the initial patch, which shears a patch whose
@@ -13,6 +13,8 @@ Differs:
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +24,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipelines.preprocessing.crop import OUTSIDE
+
+Box = tuple[tuple[int, ...], tuple[int, ...]]
+"""First voxel and size, per axis."""
 
 
 def centre_offsets(shape: Sequence[int], size: Sequence[int]) -> list[int]:
@@ -34,6 +39,10 @@ class CentreCrop:
     """Cut the central box of `size`."""
 
     size: tuple[int, ...]
+
+    def box(self, shape: Sequence[int]) -> Box:
+        """What this looks at of an image of `shape`: first voxel and size per axis."""
+        return tuple(centre_offsets(shape, self.size)), self.size
 
     def apply(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Cut both to `size`."""
@@ -55,6 +64,23 @@ class Affine:
     size: tuple[int, ...]
     matrix: tuple[tuple[float, ...], ...]
 
+    def box(self, shape: Sequence[int]) -> Box:
+        """What this looks at of an image of `shape`: first voxel and size per axis, with the centre of the image.
+
+        Cut to it, the image gives the same result, up to the rounding of positions.
+        """
+        num_untouched = len(self.size) - len(self.matrix)
+        first, size = list(centre_offsets(shape, self.size)), list(self.size)
+        halves = [(length - 1) / 2 for length in self.size[num_untouched:]]
+        for axis, row in enumerate(self.matrix, start=num_untouched):
+            reach = sum(abs(factor) * half for factor, half in zip(row, halves, strict=True))
+            centre = first[axis] + (self.size[axis] - 1) / 2
+            # One voxel more than the cell that holds the outermost position, because positions are rounded.
+            margin = min(math.floor(centre - reach) - 1, shape[axis] - math.floor(centre + reach) - 3)
+            first[axis] = max(margin, 0)
+            size[axis] = shape[axis] - 2 * first[axis]
+        return tuple(first), tuple(size)
+
     def apply(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Resample both to `size`: image linearly with 0 outside, label by the largest linear share, -1 outside."""
         num_dims = len(self.matrix)
@@ -62,51 +88,114 @@ class Affine:
             first = centre_offsets(label.shape, self.size)[0]
             image = image[:, first : first + self.size[0]]
             label = label[first : first + self.size[0]]
-        # A border of one voxel stands for everything outside.
-        border = [1, 1] * num_dims
+        # A border stands for everything outside: one voxel below, and two above, so that a position there has a cell.
+        border = [1, 2] * num_dims
         values = functional.pad(image, border).flatten(-num_dims)
         classes = functional.pad(label.to(torch.int16), border, value=OUTSIDE).flatten(-num_dims)
-        index, weight = self._corners(label.shape[-num_dims:], image.device)
-        neighbours = values.index_select(-1, index.flatten()).unflatten(-1, index.shape)
-        resampled = (neighbours * weight).sum(dim=-2)
-        candidates = classes.index_select(-1, index.flatten()).unflatten(-1, index.shape)
-        winner = _largest_share(candidates.movedim(-2, 0), weight)
-        return resampled.view(-1, *self.size), winner.view(self.size).to(label.dtype)
+        cells = _Cells.around(self.matrix, self.size[-num_dims:], label.shape[-num_dims:], image.device)
+        winner = _largest_share(classes.view(-1, classes.shape[-1]), cells)
+        return cells.interpolated(values).view(-1, *self.size), winner.view(self.size).to(label.dtype)
 
-    def _corners(self, shape: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Corners of the cell around each of N voxels: flat index in the bordered source and weight, (2**n, N)."""
-        size = self.size[-len(shape) :]
+
+@dataclass(frozen=True)
+class _Cells:
+    """The cell of eight (2D: four) voxels around each of N positions in a bordered source, which is flat.
+
+    Attributes:
+        first: index of the lowest voxel, (N,) int64.
+        shares: per axis, the share of the upper voxels, (N,).
+        strides: per axis, from a lower voxel to the upper one.
+    """
+
+    first: Tensor
+    shares: tuple[Tensor, ...]
+    strides: tuple[int, ...]
+
+    @classmethod
+    def around(
+        cls, matrix: Sequence[Sequence[float]], size: Sequence[int], shape: Sequence[int], device: torch.device
+    ) -> _Cells:
+        """Cells of the box of `size` in the middle of a source of `shape`, mapped by `matrix` about its centre."""
+        num_dims = len(shape)
+        strides = tuple(math.prod(side + 3 for side in shape[axis + 1 :]) for axis in range(num_dims))
         centres = [(length - 1) / 2 for length in size]
-        offsets = torch.meshgrid(
-            [torch.arange(n, device=device) - centre for n, centre in zip(size, centres, strict=True)], indexing="ij"
-        )
-        index, weight = torch.zeros(1, 1, dtype=torch.int32, device=device), torch.ones(1, 1, device=device)
-        for row, length, first, centre in zip(self.matrix, shape, centre_offsets(shape, size), centres, strict=True):
-            position = torch.full(size, first + centre, device=device)
-            for factor, offset in zip(row, offsets, strict=True):
-                position.add_(offset, alpha=factor)
-            below = position.floor()
-            share = (position - below).flatten()
-            neighbours = torch.stack([below, below + 1]).clamp_(-1, length).to(torch.int32).flatten(1) + 1
-            index = ((index * (length + 2))[:, None] + neighbours).flatten(0, 1)
-            weight = (weight[:, None] * torch.stack([1 - share, share])).flatten(0, 1)
-        return index, weight
+        offsets = [
+            (torch.arange(length, device=device) - centre).view([-1 if axis == own else 1 for axis in range(num_dims)])
+            for own, (length, centre) in enumerate(zip(size, centres, strict=True))
+        ]
+        # Whole numbers below 2**24 are exact in float32.
+        is_small = math.prod(side + 3 for side in shape) < 2**24
+        first = torch.full(tuple(size), sum(strides), dtype=torch.float32 if is_small else torch.float64, device=device)
+        shares = []
+        for row, length, start, centre, stride in zip(
+            matrix, shape, centre_offsets(shape, size), centres, strides, strict=True
+        ):
+            position = offsets[0] * row[0] + (start + centre)
+            for factor, offset in zip(row[1:], offsets[1:], strict=True):
+                position = position + factor * offset
+            # Farther out there is only more of the border.
+            below = position.clamp_(-1, length).floor()
+            first.add_(below, alpha=stride)
+            shares.append(position.sub_(below).flatten())
+        return cls(first.flatten().to(torch.int64), tuple(shares), strides)
+
+    def offsets(self) -> Tensor:
+        """From the lowest voxel of a cell to each of its voxels, (corners, 1)."""
+        steps = [sum(steps) for steps in itertools.product(*((0, stride) for stride in self.strides))]
+        return torch.tensor(steps, device=self.first.device)[:, None]
+
+    def weights(self, where: Tensor) -> Tensor:
+        """Weights of all voxels of the cells `where`, (corners, N)."""
+        weights = torch.ones(1, len(where), device=where.device)
+        for share in self.shares:
+            upper = share[where]
+            weights = (weights[:, None] * torch.stack([1 - upper, upper])).flatten(0, 1)
+        return weights
+
+    def interpolated(self, values: Tensor) -> Tensor:
+        """Linear interpolation of values (..., M) in each cell: (..., N)."""
+        # One row alone is read as such, which is faster.
+        rows = values.view(-1, values.shape[-1])
+        return self._interpolated(rows[0] if len(rows) == 1 else rows, 0, 0)
+
+    def _interpolated(self, values: Tensor, axis: int, offset: int) -> Tensor:
+        if axis == len(self.strides):
+            return values[..., offset:].index_select(-1, self.first)
+        low = self._interpolated(values, axis + 1, offset)
+        high = self._interpolated(values, axis + 1, offset + self.strides[axis])
+        return low.lerp_(high, self.shares[axis])
 
 
-def _largest_share(candidates: Tensor, weights: Tensor) -> Tensor:
-    """Label with the largest sum of weights at each voxel; candidates (corners, ..., N), weights (corners, N)."""
-    winner = candidates[0].flatten().clone()
-    where = (candidates.amin(dim=0) != candidates.amax(dim=0)).flatten().nonzero()[:, 0]
-    labels = candidates.flatten(1).index_select(1, where)
-    weights = weights.index_select(1, where % weights.shape[1])
-    best = torch.zeros(len(where), device=weights.device)
-    chosen = labels[0]
-    for label in labels:
-        share = (weights * (labels == label)).sum(dim=0)
-        chosen = torch.where(share > best, label, chosen)
-        best = torch.maximum(best, share)
-    winner[where] = chosen
+def _largest_share(classes: Tensor, cells: _Cells) -> Tensor:
+    """Label with the largest sum of weights in each of N cells, (R, N); classes (R, M)."""
+    lowest = highest = classes
+    for stride in cells.strides:
+        lowest = torch.minimum(lowest[:, :-stride], lowest[:, stride:])
+        highest = torch.maximum(highest[:, :-stride], highest[:, stride:])
+    winner = classes.index_select(1, cells.first)
+    # Most cells hold one label and most others two: only what is left is counted label by label.
+    row, where = (lowest != highest).index_select(1, cells.first).nonzero(as_tuple=True)
+    first = cells.first[where]
+    lower, upper = lowest[row, first], highest[row, first]
+    labels, weights = classes[row, first + cells.offsets()], cells.weights(where)
+    is_upper = labels == upper
+    share = weights.masked_fill(~is_upper, 0).sum(dim=0)
+    chosen = torch.where(share > 0.5, upper, torch.where(share < 0.5, lower, labels[0]))
+    third = (~is_upper & (labels != lower)).any(dim=0).nonzero()[:, 0]
+    if len(third):
+        chosen[third] = _counted(labels[:, third], weights[:, third])
+    winner[row, where] = chosen
     return winner
+
+
+def _counted(labels: Tensor, weights: Tensor) -> Tensor:
+    """Label with the largest sum of weights, the first of equal ones; both (corners, N)."""
+    chosen, best = labels[0], torch.zeros_like(weights[0])
+    for candidate in labels:
+        share = weights.masked_fill(labels != candidate, 0).sum(dim=0)
+        chosen = torch.where(share > best, candidate, chosen)
+        best = torch.maximum(best, share)
+    return chosen
 
 
 @dataclass(frozen=True)

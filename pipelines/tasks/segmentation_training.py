@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.augmentation.patches import PatchSampler
-from pipelines.augmentation.pipeline import training_augmentation
+from pipelines.augmentation.pipeline import box, training_augmentation
 from pipelines.planning.network import build_network
 from pipelines.planning.plan import Plan
 from pipelines.preprocessing.shards import open_case
@@ -80,13 +80,16 @@ class SegmentationTraining:
         """
         images, targets = [], []
         for index in indices:
-            image, target, rng = self._sampler.sample(step, index)
+            place = self._sampler.place(step, index)
+            drawn = self._augmentation.draw(place.rng)
+            # Two samples of three are neither turned nor scaled, and then the final patch is all that is read.
+            image, target = place.cut(box(drawn, place.size))
             image, target = self._augmentation.apply(
-                self._augmentation.draw(rng), image.to(device, non_blocking=True), target.to(device, non_blocking=True)
+                drawn, image.to(device, non_blocking=True), target.to(device, non_blocking=True)
             )
             images.append(image)
             targets.append(target)
-        return {"image": torch.stack(images), "target": torch.stack(targets)}
+        return {"image": torch.stack(images), "target": torch.stack(targets).long()}
 
     def loss_terms(
         self, network: nn.Module, batch: dict[str, Tensor], sum_over_ranks: Callable[[Tensor], Tensor]
@@ -116,7 +119,7 @@ class SegmentationTraining:
             step = epoch * self.plan.budget["validation_steps"] + number
             samples = [self._validation_sampler.sample(step, index) for index in range(self.batch_size)]
             image = torch.stack([sample[0] for sample in samples]).to(device)
-            target = torch.stack([sample[1] for sample in samples]).to(device).clamp_min(0)
+            target = torch.stack([sample[1] for sample in samples]).to(device).clamp_min(0).long()
             logits = network(image).float()
             losses.append(loss(logits, target).item())
             predicted = logits.argmax(1)

@@ -25,5 +25,7 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
     network = network.to(device)
     for parameter in network.parameters():
         if parameter.ndim in _LAYOUTS:
-            parameter.data = parameter.data.contiguous(memory_format=_LAYOUTS[parameter.ndim])
+            # Copied, because weights for one channel pass for either layout, and torch then takes the other one.
+            placed = torch.empty_like(parameter.data, memory_format=_LAYOUTS[parameter.ndim])
+            parameter.data = placed.copy_(parameter.data)
     return network

@@ -12,9 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from repro_models.blocks.instance_norm import INSTANCE_NORM
+
 CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED_CONV: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _NEGATIVE_SLOPE = 0.01
 
 
@@ -26,7 +27,7 @@ class ResidualConvBlock(nn.Module):
 
     def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        conv, norm = CONV[spatial_dims], _INSTANCE_NORM[spatial_dims]
+        conv, norm = CONV[spatial_dims], INSTANCE_NORM[spatial_dims]
         self.residual = nn.Sequential(
             conv(in_channels, out_channels, 3, padding=1, bias=False),
             norm(out_channels),

@@ -28,10 +28,13 @@ def downsample_target(target: Tensor, size: Sequence[int]) -> Tensor:
         size: voxels per axis of the result.
 
     Returns:
-        (B, *size) of the type of `target`.
+        (B, *size) of the type of `target`; a view of it where the sizes are multiples.
     """
     for axis, side in enumerate(size, start=1):
-        if target.shape[axis] != side:
+        step, remainder = divmod(target.shape[axis], side)
+        if not remainder:
+            target = target[(slice(None),) * axis + (slice(step // 2, None, step),)]
+        else:
             # Centre (i + 1/2) * old / new, in integers: float32 would misplace voxels of long axes.
             centres = (2 * torch.arange(side, device=target.device) + 1) * target.shape[axis] // (2 * side)
             target = target.index_select(axis, centres)

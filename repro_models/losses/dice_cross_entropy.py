@@ -47,18 +47,29 @@ class DiceCrossEntropy(nn.Module):
 
     def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean cross entropy of annotated voxels; 0 where there is none. Shapes as in `forward`."""
-        total = functional.cross_entropy(logits.float(), target, ignore_index=self.ignore_label, reduction="sum")
-        return total / (target != self.ignore_label).sum().clamp(min=1)
+        return self._cross_entropy(logits.float().log_softmax(dim=1), target)
 
     def dice(self, logits: Tensor, target: Tensor) -> Tensor:
         """Dice loss, in [-1, 0]. Shapes as in `forward`."""
-        num_classes = logits.shape[1]
-        is_annotated = (target != self.ignore_label).unsqueeze(1)
-        probabilities = logits.float().softmax(dim=1)[:, 1:] * is_annotated
-        classes = torch.arange(1, num_classes, device=target.device).view(1, -1, *[1] * (target.ndim - 1))
+        return self._dice(logits.float().log_softmax(dim=1), target)
+
+    def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross entropy and Dice loss, apart. Shapes as in `forward`."""
+        log_probabilities = logits.float().log_softmax(dim=1)
+        return self._cross_entropy(log_probabilities, target), self._dice(log_probabilities, target)
+
+    def _cross_entropy(self, log_probabilities: Tensor, target: Tensor) -> Tensor:
+        total = functional.nll_loss(log_probabilities, target, ignore_index=self.ignore_label, reduction="sum")
+        return total / (target != self.ignore_label).sum().clamp(min=1)
+
+    def _dice(self, log_probabilities: Tensor, target: Tensor) -> Tensor:
+        probabilities = log_probabilities[:, 1:].exp()
+        if self.ignore_label != _NO_LABEL:
+            probabilities = probabilities * (target != self.ignore_label).unsqueeze(1)
+        classes = torch.arange(1, log_probabilities.shape[1], device=target.device).view(-1, *[1] * (target.ndim - 1))
         # Boolean, so that backward keeps a byte and not a float per voxel and class.
         is_class = target.unsqueeze(1) == classes
-        axes = [0, *range(2, logits.ndim)] if self.is_batch_dice else list(range(2, logits.ndim))
+        axes = [0, *range(2, is_class.ndim)] if self.is_batch_dice else list(range(2, is_class.ndim))
         sums = torch.stack(
             [(probabilities * is_class).sum(axes), probabilities.sum(axes), is_class.sum(axes).to(probabilities)]
         )
@@ -67,10 +78,6 @@ class DiceCrossEntropy(nn.Module):
         intersection, predicted, reference = sums
         denominator = (predicted + reference + _SMOOTH).clamp(min=_SMALLEST_DENOMINATOR)
         return -((2 * intersection + _SMOOTH) / denominator).mean()
-
-    def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross entropy and Dice loss, apart. Shapes as in `forward`."""
-        return self.cross_entropy(logits, target), self.dice(logits, target)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss, a scalar.

@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from repro_models.blocks.instance_norm import INSTANCE_NORM
+from repro_models.blocks.pointwise_conv import POINTWISE_CONV
 from repro_models.contract import Constraints, Paper, Problem, Variant
 
 PAPER = Paper(
@@ -35,7 +37,6 @@ PAPER = Paper(
 _MAX_FEATURES = {2: 512, 3: 320}
 _CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED_CONV: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _AVERAGE_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
@@ -199,7 +200,7 @@ class _ConvBlocks(nn.Sequential):
                     stride if index == 0 else 1,
                     padding,
                 ),
-                _INSTANCE_NORM[spatial_dims](out_channels, eps=1e-5, affine=True),
+                INSTANCE_NORM[spatial_dims](out_channels, eps=1e-5, affine=True),
                 nn.LeakyReLU(negative_slope, inplace=True),
             ]
         super().__init__(*layers)
@@ -232,7 +233,7 @@ class _ResidualBlock(nn.Module):
         if in_channels != out_channels:
             shortcut += [
                 _CONV[spatial_dims](in_channels, out_channels, 1, bias=False),
-                _INSTANCE_NORM[spatial_dims](out_channels, eps=1e-5, affine=True),
+                INSTANCE_NORM[spatial_dims](out_channels, eps=1e-5, affine=True),
             ]
         self.convolutions = nn.Sequential(*layers, last_norm)
         self.shortcut = nn.Sequential(*shortcut)
@@ -300,7 +301,9 @@ class UNet(nn.Module):
             for stage in decoder_stages
         )
         self.decoder = nn.ModuleList(conv_blocks(2 * features[stage], stage, unstrided) for stage in decoder_stages)
-        self.heads = nn.ModuleList(_CONV[dims](features[stage], problem.num_classes, 1) for stage in decoder_stages)
+        self.heads = nn.ModuleList(
+            POINTWISE_CONV[dims](features[stage], problem.num_classes) for stage in decoder_stages
+        )
         if not config.deep_supervision:
             self.heads[:-1].requires_grad_(False)
         for module in self.modules():

@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repro_models.blocks.instance_norm import InstanceNorm3d
+from repro_models.blocks.pointwise_conv import PointwiseConv3d
 from repro_models.contract import Choice, Constraints, IllegalSizeError, Paper, Problem, Variant
 
 PAPER = Paper(
@@ -35,7 +37,7 @@ _DIVISOR = 2 ** (_NUM_LEVELS - 1)
 _SMALLEST_SIDE_PADDED = 2 * _DIVISOR
 # Unpadded, a side shrinks by 4 and halves three times; it stays whole from 4 modulo 8 on, and 88 voxels are lost.
 _SMALLEST_SIDE_VALID = 92
-_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm3d, "instance": nn.InstanceNorm3d}
+_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm3d, "instance": InstanceNorm3d}
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class UNet3D(nn.Module):
         self.synthesis = nn.ModuleList(
             _TwoConvs((3 * width, width, width), config.norm, config.is_padded) for width in synthesis_widths
         )
-        self.head = nn.Conv3d(synthesis_widths[-1], problem.num_classes, kernel_size=1)
+        self.head = PointwiseConv3d(synthesis_widths[-1], problem.num_classes)
         for module in self.modules():
             if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
                 nn.init.kaiming_normal_(module.weight)

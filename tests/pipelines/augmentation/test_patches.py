@@ -47,15 +47,27 @@ def test_a_sample_depends_on_seed_step_and_index_alone(cases: list[PreparedCase]
     assert len({tuple(forward[place][0].flatten()[:9].tolist()) for place in wanted}) > 6
 
 
-def test_a_patch_is_the_crop_in_float32_and_int64(cases: list[PreparedCase]) -> None:
+def test_a_patch_is_the_crop_in_float32_and_int16(cases: list[PreparedCase]) -> None:
     image, label, _ = PatchSampler(cases, (4, 4, 4), (4, 4, 4), 2, 0.0, 0).sample(0, 0)
-    assert (image.dtype, label.dtype) == (torch.float32, torch.int64)
+    assert (image.dtype, label.dtype) == (torch.float32, torch.int16)
     assert image.shape == (2, 4, 4, 4)
     first = int(image[0, 0, 0, 0])
     z, y, x = np.unravel_index(first, SHAPE)
     whole = torch.arange(np.prod(SHAPE), dtype=torch.float32).reshape(SHAPE)
     assert torch.equal(image[0], whole[z : z + 4, y : y + 4, x : x + 4])
     assert torch.equal(image[1], -image[0])
+
+
+@pytest.mark.parametrize("size", [(9, 16, 8), (8, 9)], ids=["3d", "2d"])
+def test_a_box_of_a_patch_is_that_part_of_the_whole_patch(cases: list[PreparedCase], size: tuple[int, ...]) -> None:
+    sampler = PatchSampler(cases, size, [side + 3 for side in size], 2, 0.33, 0)
+    for step in range(20):
+        first, length = (2,) * len(size), tuple(side - 1 for side in size)
+        image, label = sampler.place(step, 1).cut((first, length))
+        whole_image, whole_label, _ = sampler.sample(step, 1)
+        box = tuple(slice(low, low + side) for low, side in zip(first, length, strict=True))
+        assert torch.equal(image, whole_image[(slice(None), *box)])
+        assert torch.equal(label, whole_label[box])
 
 
 @pytest.mark.parametrize(

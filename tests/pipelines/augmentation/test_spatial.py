@@ -121,6 +121,44 @@ def test_the_label_of_the_most_surrounding_weight_wins() -> None:
     assert (everywhere_the_centre.apply(torch.zeros(1, 2, 2), label)[1] == 7).all()
 
 
+def test_where_several_labels_meet_the_largest_share_wins_and_the_first_of_equal_ones() -> None:
+    # A patch of two voxels a side whose voxels all look at the centre, where four voxels weigh a quarter each.
+    label = torch.tensor([[5, 3], [3, 9]])
+    nowhere = ((0.0, 0.0), (0.0, 0.0))
+    assert Affine((2, 2), nowhere).apply(torch.zeros(1, 2, 2), label)[1].unique().tolist() == [3]
+    four = torch.tensor([[4, 1], [2, 3]])
+    assert Affine((2, 2), nowhere).apply(torch.zeros(1, 2, 2), four)[1].unique().tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "num_dims"),
+    [
+        ((26, 25, 31), (12, 10, 15), 3),
+        ((40, 41), (13, 16), 2),
+        ((4, 30, 33), (4, 12, 13), 2),
+        ((9, 9, 9), (9, 9, 9), 3),
+    ],
+)
+def test_the_box_that_a_map_looks_at_is_enough_for_it(
+    shape: tuple[int, ...], size: tuple[int, ...], num_dims: int
+) -> None:
+    image, label = patch(shape)
+    rng = np.random.default_rng(0)
+    smaller = 0
+    for _ in range(30):
+        matrix = rotation_matrix(rng.uniform(-0.6, 0.6, 3 if num_dims == 3 else 1)) * rng.uniform(0.7, 1.4)
+        for transform in (affine(size, matrix), CentreCrop(size)):
+            first, length = transform.box(shape)
+            box = tuple(slice(low, low + side) for low, side in zip(first, length, strict=True))
+            assert all(low >= 0 and low + side <= full for low, side, full in zip(first, length, shape, strict=True))
+            whole, part = transform.apply(image, label), transform.apply(image[(slice(None), *box)], label[box])
+            torch.testing.assert_close(part[0], whole[0], atol=2e-4, rtol=0)
+            # Positions are rounded otherwise, which may tip a tie.
+            assert (part[1] != whole[1]).float().mean() < 0.002
+            smaller += math.prod(length) < math.prod(shape)
+    assert smaller > 30 or shape == size
+
+
 def test_shares_of_rotation_and_scaling() -> None:
     random = RandomAffine((4, 4, 4), 30.0)
     rng = np.random.default_rng(0)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from pipelines.training.precision import autocast, place
+from repro_models.contract import Problem
+from repro_models.segmentation import nnunet
 
 
 def _network() -> nn.Module:
@@ -24,6 +28,23 @@ def test_weights_lie_channels_last_and_keep_their_values() -> None:
     assert placed[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert placed[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert all(torch.equal(old, new) for old, new in zip(before, placed.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_network_of_one_input_channel_computes_channels_last_throughout(spatial_dims: int) -> None:
+    network = nnunet.build(nnunet.VARIANTS["tiny"].config, Problem(spatial_dims, 1, 3))
+    network = place(network, torch.device("cpu"))
+    memory_format = {2: torch.channels_last, 3: torch.channels_last_3d}[spatial_dims]
+    others = []
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        if not list(module.children()) and not output.is_contiguous(memory_format=memory_format):
+            others.append(module)
+
+    for module in network.modules():
+        module.register_forward_hook(note)
+    network(torch.zeros(2, 1, *(16,) * spatial_dims))
+    assert others == []
 
 
 @pytest.mark.gpu
