@@ -10,6 +10,7 @@ entries, seeds or folds meet, every row also says where it comes from:
     seed     seed of the model; null where several seeds predicted together.
     dice, iou, nsd (0 .. 1), hd95_mm, assd_mm
     reference_voxels, predicted_voxels
+    fallback what the prediction gave up for want of memory, null if nothing (`pipelines.inference.placement`).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _SCHEMA = pa.schema(
         *(pa.field(measure, pa.float64(), nullable=False) for measure in MEASURES),
         pa.field("reference_voxels", pa.int64(), nullable=False),
         pa.field("predicted_voxels", pa.int64(), nullable=False),
+        pa.field("fallback", pa.string()),
     ]
 )
 

@@ -124,7 +124,7 @@ def _predict_and_score(request: _Prediction) -> list[dict[str, Any]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     prediction = predict_case(Path(request.prepared_path), [Path(path) for path in request.weights], device)
     request.path.parent.mkdir(parents=True, exist_ok=True)
-    write_label(request.path, prediction, request.case.image_paths[0])
+    write_label(request.path, prediction.label, request.case.image_paths[0])
     rows = []
     if request.case.label_path is not None:
         reference, spacing_mm = read_label(request.case.label_path)
@@ -134,9 +134,10 @@ def _predict_and_score(request: _Prediction) -> list[dict[str, Any]]:
             "split": request.split,
             "fold": request.fold,
             "seed": request.seed,
+            "fallback": "; ".join(prediction.fallbacks) or None,
         }
         scores = score_case(
-            prediction, reference, request.labels, spacing_mm, request.tolerance_mm, request.ignore_label
+            prediction.label, reference, request.labels, spacing_mm, request.tolerance_mm, request.ignore_label
         )
         rows = [origin | row for row in scores]
     write_text(request.rows_path, json.dumps(rows) + "\n")

@@ -4,52 +4,119 @@ Source: nnU-Net v2: logits, not labels, are resampled, linearly; where one axis 
 nearest slice is taken (`pipelines.preprocessing.resample`).
 
 Differs:
-    - One class at a time with a running maximum, float32: memory does not grow with the number of classes beyond the
-      logits themselves.
+    - Logits come in blocks of planes and are gone when the next block comes. A block is resampled a few planes and one
+      class at a time, with a running maximum: beside the block, only the last plane of the one before is held of all
+      classes.
+Shapes:
+    K classes, n planes of a block, m planes of the scan; Z Y X voxels, in transposed order unless said otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from pipelines.preprocessing.resample import resample_channel, separate_axis
+from pipelines.preprocessing.resample import nearest_indices, separate_axis
+
+_PLANES_AT_ONCE = 16
 
 
-def to_scan_grid(
-    logits: Tensor | NDArray[np.float32], properties: Mapping[str, Any]
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
+@torch.inference_mode()
+def to_scan_grid(blocks: Iterable[Tensor], properties: Mapping[str, Any]) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Choose the best class of every voxel of the scan.
 
     Args:
-        logits: (K, Z, Y, X) float32 on the prepared grid; a tensor may be on any device.
+        blocks: (K, n, Y, X) float32 on any device: the planes of the prepared grid along axis 0, in order. A block may
+            be overwritten when the next one is asked for.
         properties: of the prepared case (`pipelines.preprocessing.prepare`): `shape` and `spacing_mm` of the scan
-            (z, y, x), `transpose_forward`, and in transposed order `box`, `shape_after_crop`, `spacing_after_mm`.
+            (z, y, x), `transpose_forward`, and in transposed order `box`, `shape_after_crop`,
+            `shape_after_resampling`, `spacing_after_mm`.
 
     Returns:
-        (Z, Y, X) label map of the scan's shape, uint8 (uint16 above 256 classes); 0 outside the box, the lower class
-        in a tie.
+        (Z, Y, X) label map of the scan's shape and axis order, uint8 (uint16 above 256 classes); 0 outside the box, the
+        lower class in a tie.
     """
     forward = properties["transpose_forward"]
-    scan_shape = [properties["shape"][axis] for axis in forward]
     scan_spacing = [properties["spacing_mm"][axis] for axis in forward]
-    box = tuple(slice(low, high) for low, high in properties["box"])
-    label = np.zeros(scan_shape, dtype=np.uint8 if len(logits) <= 256 else np.uint16)
     axis = separate_axis(properties["spacing_after_mm"], scan_spacing)
-    label[box] = _best_class(logits, properties["shape_after_crop"], axis, label.dtype)
+    inside = np.concatenate(
+        list(_best_planes(blocks, properties["shape_after_resampling"], properties["shape_after_crop"], axis))
+    )
+    label = np.zeros([properties["shape"][axis] for axis in forward], dtype=inside.dtype)
+    label[tuple(slice(low, high) for low, high in properties["box"])] = inside
     return np.ascontiguousarray(label.transpose(np.argsort(forward)))
 
 
-def _best_class(logits: Tensor | NDArray[np.float32], shape: list[int], axis: int | None, dtype: np.dtype) -> NDArray:
-    winner = np.zeros(shape, dtype=dtype)
-    best = np.full(shape, -np.inf, dtype=np.float32)
-    for value, channel in enumerate(logits):
-        values = channel.cpu().numpy() if isinstance(channel, Tensor) else channel
-        resampled = resample_channel(values, shape, axis, order=1)
-        winner[resampled > best] = value
-        np.maximum(best, resampled, out=best)
-    return winner
+def _best_planes(
+    blocks: Iterable[Tensor], shape: Sequence[int], new_shape: Sequence[int], axis: int | None
+) -> Iterator[NDArray]:
+    """Labels of the planes of the new grid, (m, Y, X), as soon as the logits on both sides of them are there."""
+    low, high, share = _neighbours(shape[0], new_shape[0], is_nearest=axis == 0)
+    num_done = end = 0
+    last_plane = torch.empty(0)
+    for block in blocks:
+        begin, end = end, end + block.shape[1]
+        num_ready = int(np.searchsorted(high, end))
+        for first in range(num_done, num_ready, _PLANES_AT_ONCE):
+            wanted = slice(first, min(first + _PLANES_AT_ONCE, num_ready))
+            source = slice(low[wanted][0], high[wanted][-1] + 1)
+            logits_of_classes = (
+                logits[source.start - begin : source.stop - begin]
+                if source.start >= begin
+                else torch.cat([last_plane[value], logits[: source.stop - begin]])
+                for value, logits in enumerate(block)
+            )
+            neighbours = low[wanted] - source.start, high[wanted] - source.start, share[wanted]
+            yield _best_class(
+                (_resampled_in_plane(_between(logits, *neighbours), new_shape, axis) for logits in logits_of_classes),
+                len(block),
+            )
+        num_done = num_ready
+        last_plane = block[:, -1:].clone()
+    assert (end, num_done) == (shape[0], new_shape[0]), (end, num_done)
+
+
+def _neighbours(size: int, new_size: int, is_nearest: bool) -> tuple[NDArray, NDArray, NDArray[np.float32]]:
+    """For every new sample the old ones below and above it, and the share of the upper one; edge values go on."""
+    if is_nearest:
+        nearest = nearest_indices(size, new_size)
+        return nearest, nearest, np.zeros(new_size, np.float32)
+    centres = np.clip((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0, size - 1)
+    low, high = np.floor(centres).astype(np.int64), np.ceil(centres).astype(np.int64)
+    return low, high, (centres - low).astype(np.float32)
+
+
+def _between(planes: Tensor, low: NDArray, high: NDArray, share: NDArray[np.float32]) -> Tensor:
+    """(m, Y, X) between the planes `low` and `high` of (n, Y, X)."""
+    lower, upper, weight = (torch.from_numpy(values).to(planes.device) for values in (low, high, share))
+    below = planes.index_select(0, lower)
+    return below.lerp_(planes.index_select(0, upper), weight[:, None, None]) if share.any() else below
+
+
+def _resampled_in_plane(planes: Tensor, new_shape: Sequence[int], axis: int | None) -> Tensor:
+    """(m, Y, X) linearly to `new_shape[1:]`, along the separate axis by the nearest row."""
+    if axis is not None and axis > 0:
+        nearest = torch.from_numpy(nearest_indices(planes.shape[axis], new_shape[axis]))
+        planes = planes.index_select(axis, nearest.to(planes.device))
+    if list(planes.shape[1:]) == list(new_shape[1:]):
+        return planes
+    return functional.interpolate(planes[None], list(new_shape[1:]), mode="bilinear", align_corners=False)[0]
+
+
+def _best_class(logits_of_classes: Iterable[Tensor], num_classes: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Number of the class with the largest logit, voxel by voxel; the first of equals."""
+    # Torch knows little of uint16.
+    held, given = (torch.uint8, np.uint8) if num_classes <= 256 else (torch.int16, np.uint16)
+    classes = iter(logits_of_classes)
+    best = next(classes)
+    winner = torch.zeros(best.shape, dtype=held, device=best.device)
+    for value, logits in enumerate(classes, start=1):
+        winner.masked_fill_(logits > best, value)
+        best = torch.maximum(best, logits)
+    return winner.cpu().numpy().astype(given, copy=False)

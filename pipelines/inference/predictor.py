@@ -4,67 +4,91 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from pipelines.inference.export import to_scan_grid
 from pipelines.inference.model_files import read_model_plan, read_training_plan
-from pipelines.inference.sliding_window import predict_logits
+from pipelines.inference.placement import Placement
+from pipelines.inference.sliding_window import predict_blocks
 from pipelines.planning.network import build_network
+from pipelines.planning.plan import Plan
 from pipelines.preprocessing.shards import open_case
 
-_TILES_AT_ONCE = {"cpu": 1, "cuda": 4}
+_MAX_BATCH_SIZE = 16
 
 
-def load_network(weights_path: Path, device: str) -> nn.Module:
-    """The trained network, in evaluation mode. Kept for the next case of this process."""
+def load_network(weights_path: Path) -> nn.Module:
+    """The trained network, in evaluation mode, at first on the CPU. Kept for the next case of this process."""
     # A process may outlive a model: the same path can hold other weights later, or be relative to another folder.
     path = weights_path.absolute()
     versions = tuple(
         (status.st_ino, status.st_mtime_ns, status.st_size)
         for status in (path.stat(), path.with_name("model.json").stat())
     )
-    return _load_network(path, versions, device)
+    return _load_network(path, versions)
 
 
 @functools.lru_cache(maxsize=8)
-def _load_network(weights_path: Path, versions: tuple[tuple[int, ...], ...], device: str) -> nn.Module:
+def _load_network(weights_path: Path, versions: tuple[tuple[int, ...], ...]) -> nn.Module:
     network = build_network(read_training_plan(weights_path))
     network.load_state_dict(load_file(weights_path))
-    return network.eval().to(device)
+    return network.eval()
 
 
-def predict_case(prepared_path: Path, weights: Sequence[Path], device: str) -> np.ndarray:
-    """Label map of a prepared case on the grid of its scan.
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted of a case.
+
+    Attributes:
+        label: (Z, Y, X) unsigned integers on the grid of the scan.
+        fallbacks: what was given up for want of memory, a sentence a step; usually empty.
+    """
+
+    label: np.ndarray
+    fallbacks: tuple[str, ...] = ()
+
+
+def first_placement(device: str, plan: Plan, case_id: str) -> Placement:
+    """All on one device: patch by patch on the CPU, on a GPU as many as training took at once, up to 16."""
+    # What training did at once fits prediction, which keeps nothing for a backward pass.
+    return Placement(
+        device=torch.device(device),
+        sums_device=torch.device(device),
+        batch_size=1 if device == "cpu" else min(plan.batch_size, _MAX_BATCH_SIZE),
+        subject=f"prediction of {case_id}",
+    )
+
+
+def predict_case(prepared_path: Path, weights: Sequence[Path], device: str) -> Prediction:
+    """Predict a prepared case on the grid of its scan.
 
     Several networks vote by the mean of their logits (nnU-Net's ensemble of folds).
 
     Args:
         prepared_path: the case's Arrow file.
         weights: weight files in a model folder.
-        device: `cpu` or `cuda`.
+        device: `cpu` or `cuda`, where to begin; without memory it goes on elsewhere.
 
-    Returns:
-        (Z, Y, X) unsigned integers.
+    Raises:
+        MemoryError: nothing was left to give up, or torch's error that says so.
     """
     plan = read_model_plan(weights[0].parent)
     case = open_case(prepared_path)
-    image = torch.from_numpy(np.array(case.image, dtype=np.float32)).to(device)
-    total: Tensor | None = None
-    for path in weights:
-        logits = predict_logits(
-            load_network(path, device),
-            image,
-            patch_size=plan.patch_size,
-            num_classes=plan.problem["num_classes"],
-            overlap=plan.inference["overlap"],
-            mirror_axes=plan.mirror_axes if plan.inference["is_mirrored"] else (),
-            batch_tiles=_TILES_AT_ONCE[torch.device(device).type],
-        )
-        total = logits if total is None else total + logits
-    assert total is not None
-    return to_scan_grid((total / len(weights)).cpu().numpy(), case.properties)
+    placement = first_placement(device, plan, prepared_path.stem)
+    blocks = predict_blocks(
+        [load_network(path) for path in weights],
+        torch.from_numpy(np.array(case.image)),
+        patch_size=plan.patch_size,
+        num_classes=plan.problem["num_classes"],
+        overlap=plan.inference["overlap"],
+        mirror_axes=plan.mirror_axes if plan.inference["is_mirrored"] else (),
+        placement=placement,
+    )
+    label = to_scan_grid(blocks, case.properties)
+    return Prediction(label, tuple(placement.fallbacks))

@@ -14,6 +14,7 @@ from pipelines.cases.nifti import read_label
 from pipelines.evaluation.case_scores import read_scores
 from pipelines.evaluation.prediction import evaluate_model
 from pipelines.inference.model_files import PER_FOLD, weights_name
+from pipelines.inference.predictor import Prediction
 from tests.tiny_plan import ENTRY, FOLDS, TinyStudy, one_after_the_other
 
 
@@ -24,18 +25,20 @@ class Predictor:
         self.data_dir = study.root / "data"
         self.asked: list[tuple[str, list[str]]] = []
         self.interrupts_at: str | None = None
+        self.fallbacks: dict[str, tuple[str, ...]] = {}
 
-    def __call__(self, prepared_path: Path, weights: Sequence[Path], device: str) -> np.ndarray:
+    def __call__(self, prepared_path: Path, weights: Sequence[Path], device: str) -> Prediction:
         case_id = prepared_path.stem
         if case_id == self.interrupts_at:
             raise KeyboardInterrupt
         self.asked.append((case_id, [path.name for path in weights]))
+        fallbacks = self.fallbacks.get(case_id, ())
         if case_id == "t1":
-            return np.zeros((16, 16, 16), np.uint8)
+            return Prediction(np.zeros((16, 16, 16), np.uint8), fallbacks)
         label = read_label(str(self.data_dir / f"{case_id}_label.nii.gz"))[0].astype(np.uint8)
         if case_id == "t0":
             label[np.flatnonzero(label.any(axis=(1, 2)))[0]] = 0
-        return label
+        return Prediction(label, fallbacks)
 
 
 @pytest.fixture
@@ -99,6 +102,15 @@ def test_rows_say_where_they_come_from_and_what_they_are(
         "validation": {"dice": 1.0, "num_cases": 4, "dice_cube": 1.0},
         "test": {"dice": rows["t0"]["dice"], "num_cases": 1, "dice_cube": rows["t0"]["dice"]},
     }
+
+
+def test_rows_say_what_a_prediction_gave_up_for_want_of_memory(
+    tiny_study: TinyStudy, tmp_path: Path, predictor: Predictor
+) -> None:
+    predictor.fallbacks["b1"] = ("half the batch", "logits on the CPU")
+    out = evaluate(tiny_study, write_model(tiny_study, tmp_path / "model"), tmp_path)
+    said = {row["case_id"]: row["fallback"] for row in read_scores(out / "cases.parquet")}
+    assert said == {"b0": None, "b1": "half the batch; logits on the CPU", "b2": None, "b3": None, "t0": None}
 
 
 def test_predictions_lie_on_the_grid_of_their_scan(tiny_study: TinyStudy, tmp_path: Path, predictor: Predictor) -> None:

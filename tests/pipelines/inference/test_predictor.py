@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from pipelines.inference.export import to_scan_grid
 from pipelines.inference.model_files import PER_FOLD, read_model_plan, weights_name
-from pipelines.inference.predictor import load_network, predict_case
+from pipelines.inference.placement import Placement
+from pipelines.inference.predictor import first_placement, load_network, predict_case
 from pipelines.inference.sliding_window import predict_logits
 from pipelines.planning.network import build_network
 from pipelines.planning.plan import Plan
@@ -46,15 +47,15 @@ def logits_of(tiny_study: TinyStudy, model_dir: Path, fold: int, **inference: ob
     plan = read_model_plan(model_dir)
     case = open_case(tiny_study.prepared_cases()[0]["file"])
     arguments = {"overlap": 0.5, "mirror_axes": ()} | inference
-    network = load_network(model_dir / weights_name(fold, 0), "cpu")
-    image = torch.from_numpy(np.array(case.image, np.float32))
-    return predict_logits(network, image, plan.patch_size, 2, **arguments)
+    network = load_network(model_dir / weights_name(fold, 0))
+    image = torch.from_numpy(np.array(case.image))
+    return predict_logits([network], image, plan.patch_size, 2, **arguments)
 
 
 def test_a_network_is_loaded_once_and_does_not_train(model_dir: Path) -> None:
     path = model_dir / weights_name(0, 0)
-    network = load_network(path, "cpu")
-    assert network is load_network(path, "cpu")
+    network = load_network(path)
+    assert network is load_network(path)
     assert not network.training
     torch.manual_seed(0)
     expected = build_network(read_model_plan(model_dir)).state_dict()
@@ -63,9 +64,9 @@ def test_a_network_is_loaded_once_and_does_not_train(model_dir: Path) -> None:
 
 def test_other_weights_at_the_same_path_are_loaded_anew(model_dir: Path) -> None:
     path = model_dir / weights_name(0, 0)
-    before = load_network(path, "cpu")
+    before = load_network(path)
     (model_dir / weights_name(1, 0)).replace(path)
-    after = load_network(path, "cpu")
+    after = load_network(path)
     assert any(not torch.equal(old, new) for old, new in zip(before.parameters(), after.parameters(), strict=True))
 
 
@@ -74,9 +75,11 @@ def test_networks_vote_by_the_mean_of_their_logits(
     tiny_study: TinyStudy, model_dir: Path, folds: tuple[int, ...]
 ) -> None:
     case = tiny_study.prepared_cases()[0]
-    label = predict_case(Path(case["file"]), [model_dir / weights_name(fold, 0) for fold in folds], "cpu")
+    prediction = predict_case(Path(case["file"]), [model_dir / weights_name(fold, 0) for fold in folds], "cpu")
+    label = prediction.label
     mean = sum(logits_of(tiny_study, model_dir, fold) for fold in folds) / len(folds)
-    np.testing.assert_array_equal(label, to_scan_grid(mean.numpy(), open_case(case["file"]).properties))
+    np.testing.assert_array_equal(label, to_scan_grid([mean], open_case(case["file"]).properties))
+    assert prediction.fallbacks == ()
     assert (label.shape, label.dtype) == ((16, 16, 16), np.uint8)
     assert set(np.unique(label)) == {0, 1}
 
@@ -86,11 +89,11 @@ def test_the_plan_says_how_tiles_overlap_and_whether_they_are_mirrored(
 ) -> None:
     asked = []
 
-    def remember(network: object, image: torch.Tensor, **how: object) -> torch.Tensor:
+    def remember(networks: object, image: torch.Tensor, **how: object) -> list[torch.Tensor]:
         asked.append(how)
-        return torch.zeros(2, *image.shape[1:])
+        return [torch.zeros(2, *image.shape[1:])]
 
-    monkeypatch.setattr("pipelines.inference.predictor.predict_logits", remember)
+    monkeypatch.setattr("pipelines.inference.predictor.predict_blocks", remember)
     for is_mirrored in (False, True):
         plan = dataclasses.replace(tiny_study.plan(), inference={"overlap": 0.25, "is_mirrored": is_mirrored})
         write_model(model_dir, plan)
@@ -116,9 +119,42 @@ def test_reading_the_plan_of_a_model_does_not_load_torch() -> None:
 def test_a_fold_with_a_network_of_its_own_is_loaded_as_it_was_trained(model_dir: Path, tiny_study: TinyStudy) -> None:
     plan = tiny_study.plan()
     write_model(model_dir, plan, network=plan.network | {"negative_slope": 0.7})
-    networks = [load_network(model_dir / weights_name(fold, 0), "cpu") for fold in (0, 1)]
+    networks = [load_network(model_dir / weights_name(fold, 0)) for fold in (0, 1)]
     slopes = [
         {part.negative_slope for part in network.modules() if isinstance(part, torch.nn.LeakyReLU)}
         for network in networks
     ]
     assert slopes == [{0.01}, {0.7}]
+
+
+class _OutOfMemoryAtFirst(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_failed = False
+        self.eval()
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        if not self.has_failed:
+            self.has_failed = True
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return torch.cat([-tiles, tiles], dim=1)
+
+
+def test_a_prediction_says_what_it_gave_up_for_want_of_memory(
+    tiny_study: TinyStudy, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = _OutOfMemoryAtFirst()
+    monkeypatch.setattr("pipelines.inference.predictor.load_network", lambda path: network)
+    monkeypatch.setattr("pipelines.inference.predictor.first_placement", lambda *_: Placement(batch_size=2))
+    case = tiny_study.prepared_cases()[0]
+    prediction = predict_case(Path(case["file"]), [model_dir / weights_name(0, 0)], "cpu")
+    assert prediction.fallbacks == ("out of memory on cpu with 2 patches at once: goes on with 1",)
+    assert prediction.label.any()
+
+
+@pytest.mark.parametrize(("planned", "expected"), [(2, 2), (366, 16)])
+def test_a_gpu_begins_with_the_batch_of_training(tiny_study: TinyStudy, planned: int, expected: int) -> None:
+    plan = dataclasses.replace(tiny_study.plan(), batch_size=planned)
+    placement = first_placement("cuda", plan, "b0")
+    assert (placement.device.type, placement.sums_device.type, placement.batch_size) == ("cuda", "cuda", expected)
+    assert first_placement("cpu", plan, "b0").batch_size == 1
