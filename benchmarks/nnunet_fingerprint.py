@@ -30,7 +30,7 @@ from pipelines.tracking.provenance import ROOT, git_commit, machine
 ROUNDS = 3
 GOALS = {"generated": {"cpu_s": 1 / 10, "peak_gib": 1 / 5}, "hippocampus": {"cpu_s": 1 / 5, "peak_gib": 1 / 3}}
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-_SECTIONS = ("entries", "split", "budget", "training", "inference", "evaluation", "tuning")
+_SECTIONS = ("entries", "split", "preprocessing", "budget", "training", "inference", "evaluation", "tuning")
 _NUM_FOLDS = 2
 
 

@@ -41,6 +41,7 @@ class Case:
 
     @property
     def mirror_axes(self) -> tuple[int, ...]:
+        """All or none."""
         return (0, 1, 2) if self.is_mirrored else ()
 
 
