@@ -186,6 +186,7 @@ class Training:
         foreground_fraction: part of a batch that is centred on foreground.
         mirror_axes: `auto` leaves out left-right where two labels differ only in their side; or `all`, `none`, a list.
         max_batch_size: upper bound on the planned batch, None for none.
+        rescue: whether a training whose score is still 0 after a tenth of its budget begins anew with gentler steps.
     """
 
     recipe: Literal["house", "paper"] = "house"
@@ -195,6 +196,7 @@ class Training:
     foreground_fraction: float = 0.33
     mirror_axes: str | list[int] = "auto"
     max_batch_size: int | None = None
+    rescue: bool = True
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ class Plan:
             parameter names).
         schedule: keys name (`polynomial`, `cosine`, `constant`), exponent, warmup_fraction.
         clip_norm: largest norm of the gradient, None for any.
+        rescue: whether a collapsed training begins anew with gentler steps.
         budget: keys kind, steps, minutes, steps_per_epoch, validation_steps, early_stop_epochs.
         num_folds: folds of the data set.
         folds: folds to train.
@@ -107,6 +108,7 @@ class Plan:
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
     clip_norm: float | None
+    rescue: bool
     budget: dict[str, Any]
     num_folds: int
     folds: list[int]

@@ -79,7 +79,7 @@ def plan_entry(
         num_training_cases: cases with a label, over all folds.
         memory_gib: device memory that patch and batch are planned for.
         sources: source file to hash, copied into the plan.
-        training: keys optimizer, schedule, clip_norm, foreground_fraction, mirror_axes, max_batch_size.
+        training: keys optimizer, schedule, clip_norm, foreground_fraction, mirror_axes, max_batch_size, rescue.
         inference: keys overlap, is_mirrored.
         budget: keys kind, steps, minutes, steps_per_epoch, validation_steps, early_stop_epochs.
         num_folds: folds of the data set.
@@ -156,6 +156,7 @@ def plan_entry(
         optimizer=settings["optimizer"],
         schedule=settings["schedule"],
         clip_norm=settings["clip_norm"],
+        rescue=settings["rescue"],
         budget=dict(budget),
         num_folds=num_folds,
         folds=list(folds),

@@ -116,7 +116,9 @@ def result_note(row: Mapping[str, Any], ranking: Sequence[Mapping[str, Any]], co
     place = f"**{row['entry']}** is number {row['rank']} of {num_ranked}"
     cases = comparison.cases(row["num_cases"])
     figures = f"{primary.title} {score} (95 % interval {low} to {high}) over {cases}"
-    return "\n\n".join([f"{place}: {figures}.", *verdict(ranking, comparison), ranking_markdown(ranking, comparison)])
+    rescues = [f"Training {rescue}" for rescue in row.get("rescues", ())]
+    texts = [f"{place}: {figures}.", *rescues, *verdict(ranking, comparison), ranking_markdown(ranking, comparison)]
+    return "\n\n".join(texts)
 
 
 def _entry_info(model: Mapping[str, Any], search: Search) -> dict[str, Any]:
@@ -128,6 +130,11 @@ def _entry_info(model: Mapping[str, Any], search: Search) -> dict[str, Any]:
         "num_parameters": trainings[0]["num_parameters"],
         "train_seconds": sum(training["seconds"] for training in trainings),
         "tuning": search.best["num_trials"] or None,
+        "rescues": [
+            f"fold {training['fold']} seed {training['seed']} had collapsed. {rescue['message']}"
+            for training in trainings
+            for rescue in training["rescues"]
+        ],
     }
 
 

@@ -74,7 +74,7 @@ def write_report(
         dataset: name, labels and facts.
         fingerprint: sentences about the training cases.
         ranking: as `pipelines.evaluation.ranking.ranking_rows` gives it; `architecture`, `configuration`,
-            `num_parameters`, `train_seconds` and `tuning` are shown where a row has them.
+            `num_parameters`, `train_seconds`, `tuning` and `rescues` are shown where a row has them.
         scores: score rows by entry.
         histories: by entry and training ("fold0_seed0"), rows with `epoch`, `step`, `train_loss` and, where there was a
             validation, the column of `comparison.validation_curve`.

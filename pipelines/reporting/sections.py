@@ -263,6 +263,8 @@ def _notes(ranking: Sequence[Row], comparison: Comparison) -> Iterator[str]:
     left_out = [f"{row['entry']}: {row['num_cases_left_out']}" for row in ranking if row["num_cases_left_out"]]
     if left_out:
         yield f"Cases left out because not every entry predicted them: {', '.join(left_out)}."
+    for row in ranking:
+        yield from (f"{row['entry']}, {rescue}" for rescue in row.get("rescues", ()))
 
 
 def _scale(ranking: Sequence[Row]) -> tuple[float, float] | None:

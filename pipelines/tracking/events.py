@@ -4,6 +4,8 @@ Kinds of event, beside `kind` and `time` (seconds since 1970):
     run_start: dataset, entry, fold, seed, digest, params (flat dictionary). Once, also where the training was resumed.
     epoch: step (optimiser steps done), epoch, metrics (`train/…` and `val/…` to number), score (what says which epoch
         is better; higher is), seconds.
+    collapse: step, epoch, optimizer (its settings from here on), message (a sentence). After the epoch at whose end a
+        training that had learned nothing was begun anew; twice where a kill before the next saved state undid it.
     run_end: status ("finished" or "failed"), seconds.
 """
 

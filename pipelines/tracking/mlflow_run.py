@@ -55,6 +55,7 @@ _COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f
 # Limits of MLflow's REST interface (mlflow/utils/validation.py, 3.17).
 _MAX_METRICS_A_CALL = 1000
 _MAX_DATASET_DIGEST_LENGTH = 36
+_NOTE_TAG = "mlflow.note.content"
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ def sync_training(
         params = {**description.params, **start.get("params", {})}
         _add_missing(store, child, params, description.tags, description.dataset)
         _add_epochs(store, child, epochs(log))
+        _note_collapse(store, child, log)
         _set_status(store, child, status, end_time)
     _set_status(store, parent, _common_status(statuses), max(end_times))
     return parent.info.run_id
@@ -199,6 +201,7 @@ def sync_trial_runs(store: Store, description: RunDescription, trials: Sequence[
         run = run or _create_run(store, f"{description.entry} {trial.name}", tags, trial.log[0]["time"])
         _add_missing(store, run, trial.params, description.tags, description.dataset)
         _add_epochs(store, run, epochs(trial.log))
+        _note_collapse(store, run, trial.log)
         if trial.score is not None and "tune/score" not in run.data.metrics:
             store.client.log_metric(run.info.run_id, "tune/score", trial.score)
         _set_status(store, run, "FAILED" if trial.outcome == "failed" else "FINISHED", trial.log[-1]["time"])
@@ -235,8 +238,8 @@ def sync_results(
         for path in artifacts:
             store.client.log_artifact(parent.info.run_id, str(path))
         tags.append(RunTag("repro.artifacts", digest))
-    if parent.data.tags.get("mlflow.note.content") != note:
-        tags.append(RunTag("mlflow.note.content", note))
+    if parent.data.tags.get(_NOTE_TAG) != note:
+        tags.append(RunTag(_NOTE_TAG, note))
     store.client.log_batch(parent.info.run_id, metrics=changed, tags=tags)
     _set_status(store, parent, "FINISHED", time.time())
     return parent.info.run_id
@@ -342,6 +345,13 @@ def _add_epochs(store: Store, run: Run, epoch_events: Sequence[Event]) -> None:
             pending = []
         pending += points
     store.client.log_batch(run.info.run_id, metrics=pending)
+
+
+def _note_collapse(store: Store, run: Run, log: Sequence[Event]) -> None:
+    """What was done about a collapse stands as the run's note."""
+    notes = [event["message"] for event in log if event["kind"] == "collapse"]
+    if notes and run.data.tags.get(_NOTE_TAG) != notes[-1]:
+        store.client.set_tag(run.info.run_id, _NOTE_TAG, notes[-1])
 
 
 def _points(event: Event) -> list[Metric]:

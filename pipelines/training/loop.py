@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from pipelines.training.budget import TrainingBudget
 from pipelines.training.checkpoint import load_state, restore_state, save_state
+from pipelines.training.collapse import has_collapsed, is_due, redraw_weights, rescue
 from pipelines.training.divergence import check_finite
-from pipelines.training.early_stop import is_over
+from pipelines.training.early_stop import BestSoFar, is_over
 from pipelines.training.interruption import Interruption
 from pipelines.training.optimizer import build_optimizer, set_learning_rate
 from pipelines.training.precision import autocast, place
@@ -50,6 +51,7 @@ class TrainingResult:
         seconds: time taken, over all parts of an interrupted training.
         stopped_early: whether the score had stopped improving before the budget was spent.
         kept_epoch: whose weights these are, from 0.
+        rescues: what was done about a collapse, at most one (see `pipelines.training.collapse.rescue`).
     """
 
     network: dict[str, Tensor]
@@ -58,6 +60,7 @@ class TrainingResult:
     seconds: float
     stopped_early: bool
     kept_epoch: int | None
+    rescues: list[dict[str, Any]]
 
 
 def train(
@@ -72,6 +75,7 @@ def train(
     device: torch.device,
     description: str,
     keeps_best: bool = False,
+    answers_collapse: bool = False,
     world: World | None = None,
     event_log: AppendsEvents | None = None,
     wrap: Callable[[nn.Module], nn.Module] | None = None,
@@ -93,8 +97,11 @@ def train(
         device: where to train.
         description: names the run in the progress bar and in errors.
         keeps_best: give the weights of the best epoch (see `pipelines.training.early_stop`), not the last ones.
+        answers_collapse: begin anew, with gentler steps, where the score is still 0 after a tenth of the budget (see
+            `pipelines.training.collapse`).
         world: this rank among those that share the training; None is a process alone.
-        event_log: told each epoch by rank 0 (kind `epoch`; `step`, `epoch`, `metrics`, `score`, `seconds`).
+        event_log: told each epoch by rank 0 (kind `epoch`; `step`, `epoch`, `metrics`, `score`, `seconds`), and an
+            answered collapse (kind `collapse`; what `pipelines.training.collapse.rescue` gives).
         wrap: makes the network one that averages gradients over ranks (`DistributedDataParallel`).
         shows_progress: False where several trainings run side by side.
 
@@ -114,6 +121,8 @@ def train(
     network = place(task.build_network(), device)
     torch_optimizer = build_optimizer(network.named_parameters(), **optimizer)
     progress = Progress() if saved is None else restore_state(saved, network, torch_optimizer, device)
+    # The momentum of a rescued training has come back with the state of its optimiser; the rate is set at each step.
+    settings = progress.rescues[-1]["optimizer"] if progress.rescues else optimizer
     best_network = None if saved is None else saved["best_network"]
     _check_same_start(progress.step, run_dir, world, device)
     model = network if wrap is None else wrap(network)
@@ -135,7 +144,7 @@ def train(
             if progress.epoch_num_steps == 0:
                 progress.epoch_start = now
             factor = rates.factor(now if rates.is_per_step else progress.epoch_start)
-            learning_rate = optimizer["learning_rate"] * factor
+            learning_rate = settings["learning_rate"] * factor
             set_learning_rate(torch_optimizer, learning_rate)
             batch = batches.batch(progress.step)
             loss, norm = _take_step(task, model, batch, len(indices), torch_optimizer, clip_norm, device, world)
@@ -155,11 +164,18 @@ def train(
                 if keeps_best and progress.best.epoch == epoch:
                     best_network = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
                 losses = [row.get("val_loss", row["train_loss"]) for row in progress.history]
+                is_judged_now = (
+                    answers_collapse
+                    and not progress.is_judged
+                    and is_due(limit.progress(progress.step, progress.elapsed_s), progress.step)
+                )
+                progress.is_judged = progress.is_judged or is_judged_now
+                is_lost = is_judged_now and has_collapsed(scores, task.score_name)
                 is_stale = is_over(limit.early_stop_rule, limit.early_stop_epochs, progress.best, losses)
                 # The others, who know no scores, wait here for the validation and take over its verdict.
-                num_stale, num_interrupted, elapsed_s = world.sum_numbers(
-                    [is_first and is_stale, interruption.is_requested, is_first * (time.monotonic() - started)], device
-                )
+                elapsed_s = is_first * (time.monotonic() - started)
+                verdict = [is_first and is_stale and not is_lost, is_first and is_lost, interruption.is_requested]
+                num_stale, num_lost, num_interrupted, elapsed_s = world.sum_numbers([*verdict, elapsed_s], device)
                 is_spent = limit.is_spent(progress.step, elapsed_s)
                 progress.elapsed_s = progress.history[-1]["seconds"] = elapsed_s
                 progress.has_stopped_early = num_stale > 0 and not is_spent
@@ -170,6 +186,14 @@ def train(
                     event_log.append(
                         "epoch", step=progress.step, epoch=epoch, metrics=metrics, score=score, seconds=elapsed_s
                     )
+                if num_lost > 0 and not progress.is_finished:
+                    progress.rescues.append(rescue(settings, scores, task.score_name, epoch, progress.step))
+                    settings = progress.rescues[-1]["optimizer"]
+                    redraw_weights(network, task, seed, progress.step)
+                    torch_optimizer = build_optimizer(network.named_parameters(), **settings)
+                    progress.best, best_network = BestSoFar(), None
+                    if is_first and event_log is not None:
+                        event_log.append("collapse", **progress.rescues[-1])
                 has_new_state = True
             else:
                 has_new_state = num_interrupted > 0
@@ -231,4 +255,5 @@ def _result(network: dict[str, Tensor], best_network: dict[str, Tensor] | None, 
         seconds=progress.elapsed_s,
         stopped_early=progress.has_stopped_early,
         kept_epoch=len(progress.history) - 1 if best_network is None else progress.best.epoch,
+        rescues=progress.rescues,
     )

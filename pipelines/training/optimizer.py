@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 NAMES = ("sgd", "adam", "adamw")
+DEFAULT_MOMENTUM = 0.99
 
 
 def build_optimizer(
@@ -17,7 +18,7 @@ def build_optimizer(
     name: str,
     learning_rate: float,
     weight_decay: float,
-    momentum: float = 0.99,
+    momentum: float = DEFAULT_MOMENTUM,
     decayed: Sequence[str] = ("*",),
 ) -> torch.optim.Optimizer:
     """Build the optimiser over all parameters.

@@ -24,6 +24,8 @@ class Progress:
         history: a row per epoch.
         is_finished: whether nothing is left to do.
         has_stopped_early: whether it finished before the budget was spent.
+        is_judged: whether it was looked at for a collapse.
+        rescues: what was done about one (see `pipelines.training.collapse`).
     """
 
     step: int = 0
@@ -36,6 +38,8 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     is_finished: bool = False
     has_stopped_early: bool = False
+    is_judged: bool = False
+    rescues: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Progress:

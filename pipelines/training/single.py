@@ -80,6 +80,7 @@ def run_training(
             schedule=plan["schedule"],
             clip_norm=plan["clip_norm"],
             keeps_best=plan.get("keeps_best", False),
+            answers_collapse=plan.get("rescue", False),
             budget=plan["budget"],
             device=device or default_device(),
             world=world,
@@ -102,6 +103,7 @@ def run_training(
         "seconds": result.seconds,
         "stopped_early": result.stopped_early,
         "kept_epoch": result.kept_epoch,
+        "rescues": result.rescues,
         "history": result.history,
     }
     write_text(Path(request.run_dir) / "summary.json", json.dumps(summary) + "\n")

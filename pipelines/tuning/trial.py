@@ -130,6 +130,7 @@ def train_trial(request: TrialRequest, settings: Settings, run_dir: Path, num_th
             event_log=_ReportedEvents(log),
             description=request.name,
             keeps_best=plan.get("keeps_best", False),
+            answers_collapse=plan.get("rescue", False),
             shows_progress=False,
         )
     except (ValueError, torch.OutOfMemoryError) as error:

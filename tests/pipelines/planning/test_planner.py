@@ -25,6 +25,7 @@ TRAINING = {
     "foreground_fraction": 0.33,
     "mirror_axes": "auto",
     "max_batch_size": None,
+    "rescue": True,
 }
 
 
@@ -463,3 +464,8 @@ def test_ignore_label_is_no_class() -> None:
     assert result.problem["num_classes"] == 2
     assert result.labels == {"background": 0, "organ": 1}
     assert result.ignore_label == 2
+
+
+def test_whether_a_collapse_is_answered_is_the_study_s_to_say() -> None:
+    assert plan("Hippo").rescue
+    assert not plan("Hippo", training=TRAINING | {"rescue": False}).rescue

@@ -55,6 +55,7 @@ def test_hippocampus_is_planned_as_by_nnunet(monkeypatch: pytest.MonkeyPatch) ->
             "foreground_fraction": 0.33,
             "mirror_axes": "auto",
             "max_batch_size": None,
+            "rescue": True,
         },
         inference={"overlap": 0.5, "is_mirrored": False},
         budget={},

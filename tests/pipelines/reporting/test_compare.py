@@ -25,6 +25,7 @@ OTHER = "unet_3d_tiny"
 REFERENCE = "intensity_classifier"
 SEGMENTATION = Comparison.of_task(segmentation)
 DICE = {ENTRY: 0.75, OTHER: 0.5}
+COLLAPSE = "The score was 0 & stayed there."
 
 
 def score(case_id: str, dice: float) -> dict[str, Any]:
@@ -45,7 +46,10 @@ def results(tiny_study: TinyStudy, tmp_path_factory: pytest.TempPathFactory) -> 
         pass_on({"name": "sgd"}, {"name": "polynomial"}, root / "tuned" / entry)
         plan = json.loads(tiny_study.plan_path(entry).read_text(encoding="utf-8"))
         training = {"seed": 0, "num_parameters": 1000, "seconds": 30.0, "optimizer": plan["optimizer"]}
-        trainings = [{"fold": fold} | training for fold in (0, 1)]
+        rescues = [{"epoch": 9, "step": 1000, "optimizer": plan["optimizer"], "message": COLLAPSE}]
+        trainings = [
+            {"fold": fold, "rescues": rescues if entry == OTHER and fold else []} | training for fold in (0, 1)
+        ]
         model = {"digest": "d", "plan": plan, "trainings": trainings, "cases": []}
         (model_dir / "model.json").write_text(json.dumps(model), encoding="utf-8")
         history = [
@@ -90,6 +94,18 @@ def test_entries_stand_beside_the_intensity_classifier(report: Path) -> None:
     assert ranked[ENTRY]["architecture"] == "segmentation/nnunet"
     assert (ranked[ENTRY]["num_parameters"], ranked[ENTRY]["train_seconds"]) == (1000, 60)
     assert ranked[ENTRY]["test"]["score"] == 0.75
+
+
+def test_a_collapse_is_told_in_ranking_page_and_note(report: Path) -> None:
+    ranking = json.loads((report / "ranking.json").read_text(encoding="utf-8"))
+    ranked = {row["entry"]: row for row in ranking}
+    assert ranked[ENTRY]["rescues"] == []
+    assert ranked[OTHER]["rescues"] == [f"fold 1 seed 0 had collapsed. {COLLAPSE}"]
+    page = (report / "index.html").read_text(encoding="utf-8")
+    assert page.count(f"{OTHER}, fold 1 seed 0 had collapsed. {html.escape(COLLAPSE)}") == 1
+    assert "had collapsed" not in result_note(ranked[ENTRY], ranking, SEGMENTATION)
+    note = result_note(ranked[OTHER], ranking, SEGMENTATION)
+    assert note.split("\n\n")[1] == f"Training fold 1 seed 0 had collapsed. {COLLAPSE}"
 
 
 def test_the_report_is_whole(report: Path) -> None:

@@ -110,6 +110,16 @@ def test_the_best_epoch_of_the_validation_nodes_is_kept(tiny_graph_study: TinyGr
     assert summary["kept_epoch"] == int(np.argmax(accuracies))
 
 
+def test_a_graph_is_not_looked_at_for_a_collapse(
+    tiny_graph_study: TinyGraphStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.training.collapse.MIN_STEPS", 1)
+    monkeypatch.setattr(GraphTraining, "validate", lambda *_: {"loss": 1.0, "accuracy": 0.0})
+    summary = run(tiny_graph_study.requests(tmp_path, "gcn_tiny")[0])
+    assert {row["val_accuracy"] for row in summary["history"]} == {0.0}
+    assert summary["rescues"] == []
+
+
 def test_another_seed_gives_other_weights(tiny_graph_study: TinyGraphStudy, tmp_path: Path) -> None:
     requests = tiny_graph_study.requests(tmp_path, "gcn_tiny")
     assert [(request.fold, request.seed) for request in requests] == [(0, 0), (0, 1)]

@@ -189,6 +189,18 @@ def test_the_parent_has_the_status_of_its_trainings(
     assert store.client.get_run(parent_id).info.status == expected
 
 
+def test_a_collapse_stands_as_the_note_of_its_fold(store: Store, description: RunDescription, tmp_path: Path) -> None:
+    paths = [_log(tmp_path / f"fold{fold}.jsonl", fold, 1, None) for fold in (0, 1)]
+    # A kill between event and state makes it happen once more.
+    for _ in range(2):
+        EventLog(paths[1]).append("collapse", step=10, epoch=0, optimizer={"momentum": 0.95}, message="It was 0.")
+    parent_id = sync_training(store, description, paths, is_live=True)
+    notes = [child.data.tags.get("mlflow.note.content") for child in _children(store, parent_id)]
+    assert notes == [None, "It was 0."]
+    (child,) = (child for child in _children(store, parent_id) if child.data.tags["repro.fold"] == "1")
+    assert _steps(store, child, "train/loss") == [10]
+
+
 def test_another_digest_is_another_run(store: Store, description: RunDescription, tmp_path: Path) -> None:
     path = _log(tmp_path / "fold0.jsonl", 0, 1, "finished")
     other = dataclasses.replace(description, digest="other")

@@ -138,8 +138,15 @@ def request_in(folder: Path, fold: int, seed: int = 0, is_finished: bool = False
 def finish(request: TrainingRequest) -> None:
     EventLog(request.events_path).append("run_end", status="finished", seconds=1.0)
     history = [{"epoch": 0, "step": 2, "train_loss": request.fold + 0.5}]
-    summary = {"num_parameters": 7, "num_steps": 2, "seconds": 1.0, "stopped_early": False, "history": history}
-    (Path(request.run_dir) / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    summary = {
+        "num_parameters": 7,
+        "num_steps": 2,
+        "seconds": 1.0,
+        "stopped_early": False,
+        "rescues": [],
+        "history": history,
+    }
+    (Path(request.run_dir) / "summary.json").write_text(json.dumps(summary | {"history": history}), encoding="utf-8")
     request.weights_path.write_bytes(f"weights {request.fold}".encode())
 
 
@@ -224,6 +231,7 @@ def test_the_model_folder_has_all_that_later_stages_read(tmp_path: Path) -> None
         (1, 4, "fold1_seed4.safetensors"),
     ]
     assert model["trainings"][0]["num_parameters"] == 7
+    assert model["trainings"][0]["rescues"] == []
     assert "history" not in model["trainings"][0]
     assert [item["optimizer"] for item in model["trainings"]] == [{"learning_rate": 1}, {"learning_rate": 2}] * 2
     rows = pq.read_table(out / "history.parquet").to_pylist()

@@ -16,7 +16,7 @@ from pipelines.atomic_files import DiskFullError
 from pipelines.tasks.segmentation_training import SegmentationTraining
 from pipelines.tracking.events import RunDescription, read_events
 from pipelines.tracking.follow import following
-from pipelines.training.folds import TrainingRequest
+from pipelines.training.folds import TrainingRequest, collect_models
 from pipelines.training.single import run_training
 from tests.full_disk import put_on_full_disk
 from tests.tiny_plan import TinyStudy
@@ -146,3 +146,25 @@ def test_with_mlflow_out_of_reach_the_training_finishes_and_one_line_tells(
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("MLflow at http://127.0.0.1:9 could not be told (")
     assert line.endswith("training is not affected, run `repro sync` later")
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_collapse_is_told_in_events_and_in_the_model_unless_it_is_turned_off(
+    tiny_study: TinyStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_answered: bool
+) -> None:
+    monkeypatch.setattr("pipelines.training.collapse.MIN_STEPS", 2)
+    monkeypatch.setattr(SegmentationTraining, "validate", lambda *_: {"loss": 1.0, "pseudo_dice": 0.0})
+    request = tiny_study.requests(tmp_path, rescue=is_answered)[0]
+    run(request)
+    told = ["collapse"] if is_answered else []
+    assert kinds(request) == ["run_start", "epoch", *told, "epoch", "run_end"]
+    collect_models([request], tmp_path / "model")
+    (training,) = json.loads((tmp_path / "model" / "model.json").read_text(encoding="utf-8"))["trainings"]
+    assert [(item["epoch"], item["step"], item["optimizer"]["momentum"]) for item in training["rescues"]] == (
+        [(0, 2, 0.95)] if is_answered else []
+    )
+    assert training["optimizer"]["momentum"] == 0.99
+
+
+def test_a_study_answers_a_collapse_by_default(tiny_study: TinyStudy) -> None:
+    assert tiny_study.plan().rescue
