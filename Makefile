@@ -26,6 +26,7 @@ bench: $(INSTALLED)  ## run the benchmarks and write benchmarks/results/
 	python -m benchmarks.quickstart
 	python -m benchmarks.surface_metrics
 	python -m benchmarks.report
+	python -m benchmarks.nnunet_training
 
 clean:  ## remove what a study made; data, .dvc/cache and MLflow's records stay
 	rm -rf sources cases fingerprints plans prepared tuned models results reports work dvc_plots
