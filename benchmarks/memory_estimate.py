@@ -116,8 +116,8 @@ def predicted(case: Case, device: str) -> dict[str, Any]:
 def _take_steps(case: Case, device: str) -> None:
     import torch
 
+    from pipelines.planning.precision import autocast, place
     from pipelines.training.optimizer import build_optimizer
-    from pipelines.training.precision import autocast, place
 
     module, config, problem = _network(case)
     network = place(module.build(config, problem), torch.device(device)).train()

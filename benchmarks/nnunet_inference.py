@@ -41,7 +41,7 @@ class Case:
 
     @property
     def mirror_axes(self) -> tuple[int, ...]:
-        """All or none."""
+        """All, or none."""
         return (0, 1, 2) if self.is_mirrored else ()
 
 
@@ -57,14 +57,16 @@ NUM_CLASSES = (2, 60)
 
 def our_network() -> nn.Module:
     """nnU-Net's network for Hippocampus, weights by seed 0."""
+    from pipelines.planning.precision import place
+    from repro_models.contract import Problem
     from repro_models.segmentation import nnunet
 
     torch.manual_seed(0)
-    variant = nnunet.VARIANTS["hippocampus_3d"]
-    network = nnunet.build(variant.config, variant.problem).eval()
+    config = nnunet.VARIANTS["hippocampus_3d"].config
+    network = nnunet.build(config, Problem(spatial_dims=3, in_channels=1, num_classes=3)).eval()
     with torch.no_grad():
-        network.heads[-1].weight.mul_(LOGIT_SPREAD)
-    return network
+        network.get_parameter("heads.2.weight").mul_(LOGIT_SPREAD)
+    return place(network, torch.device("cpu"))
 
 
 def their_network() -> nn.Module:
@@ -150,7 +152,7 @@ def _image(shape: tuple[int, ...]) -> torch.Tensor:
 
 def _time_side(side: str, out: Path, names: list[str]) -> None:
     build, start = {"ours": (our_network, our_prediction), "nnunetv2": (their_network, their_prediction)}[side]
-    network, seconds, labels = build(), {}, {}
+    network, seconds, labels = build(), {}, []
     for name in names:
         case = CASES[name]
         predict, image = start(network, case), _image(case.image_shape)
@@ -159,8 +161,8 @@ def _time_side(side: str, out: Path, names: list[str]) -> None:
         started = time.process_time()
         logits = predict(image)
         seconds[name] = time.process_time() - started
-        labels[name] = logits.float().argmax(0).numpy().astype(np.uint8)
-    np.savez(out, **labels)
+        labels.append(logits.float().argmax(0).numpy().astype(np.uint8))
+    np.savez(out, *labels)
     print(json.dumps(seconds))
 
 
@@ -224,14 +226,14 @@ def time_table(num_rounds: int, names: list[str], folder: Path, environment: dic
                 command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, check=True, text=True
             ).stdout
             results.append(json.loads(output.splitlines()[-1]))
-    ours, theirs = (np.load(folder / f"{side}.npz") for side in SIDES)
+    labels = [np.load(folder / f"{side}.npz").values() for side in SIDES]
     table = {}
-    for name in names:
+    for name, ours, theirs in zip(names, *labels, strict=True):
         seconds = {side: statistics.median(run[name] for run in results) for side, results in runs.items()}
         table[name] = {
             "cpu_s": seconds,
             "ours_over_nnunetv2": seconds["ours"] / seconds["nnunetv2"],
-            "equal_labels": float((ours[name] == theirs[name]).mean()),
+            "equal_labels": float((ours == theirs).mean()),
         }
     return table
 

@@ -69,7 +69,7 @@ def _best_planes(
             logits_of_classes = (
                 logits[source.start - begin : source.stop - begin]
                 if source.start >= begin
-                else torch.cat([last_plane[value], logits[: source.stop - begin]])
+                else torch.cat([last_plane[value].to(logits.device), logits[: source.stop - begin]])
                 for value, logits in enumerate(block)
             )
             neighbours = low[wanted] - source.start, high[wanted] - source.start, share[wanted]
@@ -109,7 +109,7 @@ def _resampled_in_plane(planes: Tensor, new_shape: Sequence[int], axis: int | No
     return functional.interpolate(planes[None], list(new_shape[1:]), mode="bilinear", align_corners=False)[0]
 
 
-def _best_class(logits_of_classes: Iterable[Tensor], num_classes: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _best_class(logits_of_classes: Iterable[Tensor], num_classes: int) -> NDArray:
     """Number of the class with the largest logit, voxel by voxel; the first of equals."""
     # Torch knows little of uint16.
     held, given = (torch.uint8, np.uint8) if num_classes <= 256 else (torch.int16, np.uint16)

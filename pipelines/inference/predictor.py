@@ -18,6 +18,7 @@ from pipelines.inference.placement import Placement
 from pipelines.inference.sliding_window import predict_blocks
 from pipelines.planning.network import build_network
 from pipelines.planning.plan import Plan
+from pipelines.planning.precision import place
 from pipelines.preprocessing.shards import open_case
 
 _MAX_BATCH_SIZE = 16
@@ -38,7 +39,7 @@ def load_network(weights_path: Path) -> nn.Module:
 def _load_network(weights_path: Path, versions: tuple[tuple[int, ...], ...]) -> nn.Module:
     network = build_network(read_training_plan(weights_path))
     network.load_state_dict(load_file(weights_path))
-    return network.eval()
+    return place(network, torch.device("cpu")).eval()
 
 
 @dataclass(frozen=True)

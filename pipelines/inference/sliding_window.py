@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.inference.placement import Placement
+from pipelines.planning.precision import autocast
 
 
 @torch.inference_mode()
@@ -59,6 +60,7 @@ def predict_blocks(
 
     Args:
         networks: in eval mode; (B, C, *patch) -> (B, K, *patch). Their logits are averaged. bfloat16 autocast on a GPU.
+            Fastest with weights in channels last (`pipelines.planning.precision.place`).
         image: (C, Z, Y, X) floating point on the CPU, of any size: a side shorter than the patch is padded with zeros
             on both ends.
         patch_size: (Z, Y, X) for 3D networks, (Y, X) for 2D ones, which are led over every slice.
@@ -124,7 +126,9 @@ def tile_starts(side: int, patch_side: int, overlap: float = 0.5) -> list[int]:
     assert side >= patch_side, (side, patch_side)
     assert 0 <= overlap < 1, overlap
     num_steps = math.ceil((side - patch_side) / (patch_side * (1 - overlap)))
-    return [0] + [round(step * (side - patch_side) / num_steps) for step in range(1, num_steps + 1)]
+    # Divided before it is multiplied, as in nnU-Net: where a position is half a voxel, that decides which it becomes.
+    step = (side - patch_side) / max(num_steps, 1)
+    return [round(step * number) for number in range(num_steps + 1)]
 
 
 def gaussian_importance(patch_size: tuple[int, ...]) -> np.ndarray:
@@ -160,8 +164,9 @@ class _OpenPlanes:
     def move_to(self, device: torch.device) -> None:
         """Begin, or go on, on a device."""
         if self.logits.numel() == 0:
-            self.logits = torch.zeros(self._shape, device=device)
-            self._weights = torch.zeros(self._shape[1:], device=device)
+            # Both or none, where memory runs out between them.
+            shapes = (self._shape, self._shape[1:])
+            self.logits, self._weights = (torch.zeros(shape, device=device) for shape in shapes)
         self.logits, self._weights = self.logits.to(device), self._weights.to(device)
         self._importance, self._share = self._importance.to(device), self._share.to(device)
 
@@ -235,5 +240,5 @@ def _mean_over_passes(
 
 
 def _forward(network: nn.Module, tiles: Tensor) -> Tensor:
-    with torch.autocast(tiles.device.type, dtype=torch.bfloat16, enabled=tiles.is_cuda):
+    with autocast(tiles.device):
         return network(tiles).float()

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pipelines.planning.precision import autocast, place
 from pipelines.training.budget import TrainingBudget
 from pipelines.training.checkpoint import load_state, restore_state, save_state
 from pipelines.training.collapse import has_collapsed, is_due, redraw_weights, rescue
@@ -22,7 +23,6 @@ from pipelines.training.divergence import check_finite
 from pipelines.training.early_stop import BestSoFar, is_over
 from pipelines.training.interruption import Interruption
 from pipelines.training.optimizer import build_optimizer, set_learning_rate
-from pipelines.training.precision import autocast, place
 from pipelines.training.prefetch import Batch, BatchPrefetch
 from pipelines.training.progress import Progress
 from pipelines.training.progress_bar import ProgressBar

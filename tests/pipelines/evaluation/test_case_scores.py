@@ -68,8 +68,15 @@ def test_an_undeclared_value_is_named(value: int) -> None:
 
 def test_rows_survive_the_file(tmp_path: Path) -> None:
     scores = score_case(*_maps(), LABELS, (1, 1, 1), 1)
-    origin = {"case_id": "c1", "patient": "p1", "split": OUT_OF_FOLD, "fold": 2, "seed": 0}
-    ensemble = {"case_id": "c2", "patient": "p2", "split": TEST_SPLIT, "fold": None, "seed": None}
+    origin = {"case_id": "c1", "patient": "p1", "split": OUT_OF_FOLD, "fold": 2, "seed": 0, "fallback": None}
+    ensemble = {
+        "case_id": "c2",
+        "patient": "p2",
+        "split": TEST_SPLIT,
+        "fold": None,
+        "seed": None,
+        "fallback": "1 patch",
+    }
     rows = [origin | row for row in scores] + [ensemble | scores[0]]
     write_scores(tmp_path / "cases.parquet", rows)
     stored = read_scores(tmp_path / "cases.parquet")

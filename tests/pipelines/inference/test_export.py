@@ -117,6 +117,15 @@ def test_blocks_of_any_length_say_what_the_whole_says(new_shape: tuple[int, ...]
     np.testing.assert_array_equal(to_scan_grid(blocks(), properties), to_scan_grid([logits], properties))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_blocks_may_move_from_the_gpu_to_the_cpu() -> None:
+    logits = torch.from_numpy(_logits(3, 6, 5, 4))
+    properties = _properties((6, 5, 4), **_grid((9, 5, 4)))
+    first, second = logits.split(3, dim=1)
+    np.testing.assert_array_equal(to_scan_grid([first.cuda(), second], properties), to_scan_grid([logits], properties))
+
+
 def test_many_classes_need_two_bytes() -> None:
     logits = np.zeros((300, 1, 1, 1), np.float32)
     logits[299] = 1

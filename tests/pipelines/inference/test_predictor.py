@@ -62,6 +62,13 @@ def test_a_network_is_loaded_once_and_does_not_train(model_dir: Path) -> None:
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
 
 
+def test_a_loaded_network_lies_channels_last(model_dir: Path) -> None:
+    weights = [weight for weight in load_network(model_dir / weights_name(0, 0)).parameters() if weight.ndim == 5]
+    assert weights
+    for weight in weights:
+        assert weight.stride() == torch.empty_like(weight, memory_format=torch.channels_last_3d).stride()
+
+
 def test_other_weights_at_the_same_path_are_loaded_anew(model_dir: Path) -> None:
     path = model_dir / weights_name(0, 0)
     before = load_network(path)

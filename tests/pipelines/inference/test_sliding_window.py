@@ -43,6 +43,8 @@ def _image(*shape: int) -> Tensor:
         (47, 40, [0, 7]),
         (59, 56, [0, 3]),
         (64, 64, [0]),
+        # 57.5 voxels, were it not for rounding before that.
+        (132, 17, [0, 8, 16, 25, 33, 41, 49, 57, 66, 74, 82, 90, 99, 107, 115]),
     ],
 )
 def test_tiles_start_where_nnunet_says(side: int, patch_side: int, expected: list[int]) -> None:
@@ -277,6 +279,24 @@ def test_memory_that_runs_out_half_way_leaves_the_result_as_it_is() -> None:
     logits = predict_logits([_Recorded(forward)], image, (8, 8, 8), 2, placement=placement)
     assert len(placement.fallbacks) == 1
     torch.testing.assert_close(logits, predict_logits([convolution], image, (8, 8, 8), 2), rtol=0, atol=1e-6)
+
+
+def test_memory_that_runs_out_between_the_first_allocations_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = _image(1, 13, 17, 9)
+    zeros, num_calls = torch.zeros, 0
+
+    def zeros_but_not_the_second_time(*shape: object, **options: object) -> Tensor:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 2:
+            raise MemoryError
+        return zeros(*shape, **options)
+
+    monkeypatch.setattr(torch, "zeros", zeros_but_not_the_second_time)
+    placement = Placement(batch_size=2)
+    logits = predict_logits([_identity()], image, (8, 8, 8), 1, placement=placement)
+    assert len(placement.fallbacks) == 1
+    torch.testing.assert_close(logits, image, rtol=0, atol=0)
 
 
 def test_an_error_that_is_not_about_memory_is_raised() -> None:

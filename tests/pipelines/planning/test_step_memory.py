@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipelines.planning.precision import autocast, place
 from pipelines.planning.step_memory import (
     StepMemory,
     _LiveBytes,
@@ -18,7 +19,6 @@ from pipelines.planning.step_memory import (
 )
 from pipelines.tasks.segmentation_loss import segmentation_loss_terms
 from pipelines.training.optimizer import build_optimizer
-from pipelines.training.precision import autocast, place
 from repro_models import registry
 from repro_models.contract import Problem
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.training.precision import autocast, place
+from pipelines.planning.precision import autocast, place
 from repro_models.contract import Problem
 from repro_models.segmentation import nnunet
 

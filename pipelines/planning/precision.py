@@ -1,4 +1,4 @@
-"""Number format and memory layout of a training on its device."""
+"""Number format and memory layout of a network on its device, in training and prediction."""
 
 from __future__ import annotations
 
