@@ -58,7 +58,8 @@ class Comparison:
         self._number = number
         self._folder = folder
         self._study = folder / self.name
-        self._environment = peer_environment(folder)
+        # Without a process for augmentation its planner asks torch for no thread, which torch refuses.
+        self._environment = peer_environment(folder) | {"nnUNet_n_proc_DA": "1"}
         self.raw = link_raw(dataset, folder / "raw", number)
         self._run_peer("extract_fingerprint", "-np", "2", "--clean")
         self._run_peer("plan_experiment")
