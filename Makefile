@@ -26,7 +26,13 @@ bench: $(INSTALLED)  ## run the benchmarks and write benchmarks/results/
 	python -m benchmarks.quickstart
 	python -m benchmarks.surface_metrics
 	python -m benchmarks.report
+	python -m benchmarks.memory_estimate
+	python -m benchmarks.nnunet_fingerprint
+	python -m benchmarks.nnunet_plans
+	python -m benchmarks.nnunet_preprocessing
 	python -m benchmarks.nnunet_training
+	python -m benchmarks.nnunet_inference
+	python -m benchmarks.page
 
 clean:  ## remove what a study made; data, .dvc/cache and MLflow's records stay
 	rm -rf sources cases fingerprints plans prepared tuned models results reports work dvc_plots
