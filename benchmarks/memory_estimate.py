@@ -91,7 +91,8 @@ def _loss(network: Any, batch: dict[str, Any]) -> Any:
 
 def predicted(case: Case, device: str) -> dict[str, Any]:
     """MiB by kind, and nnU-Net's estimate beside them."""
-    from pipelines.planning.memory import conv_elements, predicted_gib
+    from pipelines.planning.memory import conv_elements
+    from pipelines.planning.presets import PRESETS, REFERENCE_BATCH
     from pipelines.planning.shapes import shapes_only
     from pipelines.planning.step_memory import step_memory
 
@@ -104,11 +105,12 @@ def predicted(case: Case, device: str) -> dict[str, Any]:
     seconds = time.process_time() - started
     with shapes_only():
         network = module.build(config, problem)
-    elements = conv_elements(network, problem.in_channels, case.patch_size)
+    dims, rule = len(case.patch_size), PRESETS["plain"]
+    share = conv_elements(network, problem.in_channels, case.patch_size) / rule.elements[dims]
     return {
         "predicted_mib": round(memory.total / _MIB, 1),
         "split_mib": {kind: round(size / _MIB, 1) for kind, size in dataclasses.asdict(memory).items()},
-        "nnunet_estimate_mib": round(predicted_gib(elements, case.batch_size, len(case.patch_size)) * 2**10, 1),
+        "nnunet_estimate_mib": round(share * case.batch_size / REFERENCE_BATCH[dims] * rule.memory_gib * 2**10, 1),
         "predicted_in_cpu_s": round(seconds, 2),
     }
 

@@ -153,13 +153,16 @@ class NnunetSizer:
         """
         return check_patch(patch_size, self.configured_at(spacing_mm), self.spatial_dims)
 
-    def fit_batch(self, candidate: Candidate, num_voxels: float, num_cases: int) -> tuple[int, str]:
+    def fit_batch(
+        self, candidate: Candidate, num_voxels: float, num_cases: int, largest: int | None = None
+    ) -> tuple[int, str]:
         """Batch that fits, and why.
 
         Args:
             candidate: the patch.
             num_voxels: of the median case, of three axes also in 2D.
             num_cases: training cases.
+            largest: upper bound that the user set.
         """
         share = PRESETS[self.preset].largest_batch
         by_memory = round(self.reference_elements / self.elements(candidate) * REFERENCE_BATCH[self.spatial_dims])
@@ -167,12 +170,15 @@ class NnunetSizer:
         why = f"memory fits {by_memory} and {share * 100:g} % of the voxels of {num_cases} cases are {by_data} patches"
         if min(by_memory, by_data) < _SMALLEST_BATCH:
             why += f"; the smallest batch is {_SMALLEST_BATCH}"
-        return max(min(by_memory, by_data), _SMALLEST_BATCH), why
+        batch_size = max(min(by_memory, by_data), _SMALLEST_BATCH)
+        if largest is not None and batch_size > largest:
+            return largest, f"max_batch_size is {largest}; without it {batch_size}, because {why}"
+        return batch_size, why
 
     def use(self, candidate: Candidate) -> str:
         """How much of the memory a patch takes, in words."""
         return (
-            f"{self.elements(candidate):,} convolution elements of the {self.reference_elements:,.0f} that fit "
+            f"it has {self.elements(candidate):,} convolution elements of the {self.reference_elements:,.0f} that fit "
             f"{self.target_gib:g} GiB at a batch of {REFERENCE_BATCH[self.spatial_dims]}"
         )
 

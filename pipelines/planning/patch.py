@@ -6,7 +6,7 @@ The rules are nnU-Net's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,14 @@ def shrunk(candidate: Candidate, median_shape: Sequence[float], configure: Confi
         if math.prod(smaller.patch_size) < math.prod(candidate.patch_size):
             return smaller
     return None
+
+
+def shrinking(start: Sequence[float], median_shape: Sequence[float], configure: Configure) -> Iterator[Candidate]:
+    """All patches from `start` on in the order in which nnU-Net shrinks them; arguments as in `shrunk`."""
+    candidate: Candidate | None = configure(start)
+    while candidate is not None:
+        yield candidate
+        candidate = shrunk(candidate, median_shape, configure)
 
 
 def shrunk_along(axis: int, candidate: Candidate, configure: Configure) -> Candidate:

@@ -26,6 +26,7 @@ from pipelines.planning.plan import Plan, Preprocessing
 from pipelines.planning.presets import PRESETS
 from pipelines.planning.sizing import (
     HouseSizer,
+    LossTerms,
     MemoryBudgetError,
     check_network_override,
     check_output_size,
@@ -56,6 +57,7 @@ def plan_entry(
     memory_gib: float,
     sources: Mapping[str, str],
     training: Mapping[str, Any],
+    loss_terms: LossTerms,
     inference: Mapping[str, Any],
     budget: Mapping[str, Any],
     num_folds: int,
@@ -80,6 +82,7 @@ def plan_entry(
         memory_gib: device memory that patch and batch are planned for.
         sources: source file to hash, copied into the plan.
         training: keys optimizer, schedule, clip_norm, foreground_fraction, mirror_axes, max_batch_size, rescue.
+        loss_terms: of the training, whose memory is planned.
         inference: keys overlap, is_mirrored.
         budget: keys kind, steps, minutes, steps_per_epoch, validation_steps, early_stop_epochs.
         num_folds: folds of the data set.
@@ -106,7 +109,17 @@ def plan_entry(
         is_free = hasattr(module, "with_topology") and not {"strides", "kernel_sizes"} & set(network)
         if not is_free:
             check_output_size(module, config, problem)
-        sizer: Sizer = HouseSizer(module, config, problem, is_free, memory_gib, overrides.get("preset"))
+        sizer: Sizer = HouseSizer(
+            architecture=module,
+            config=config,
+            problem=problem,
+            is_free=is_free,
+            memory_gib=memory_gib,
+            optimizer=settings["optimizer"],
+            loss_terms=loss_terms,
+            ignore_label=info.ignore_label,
+            preset=overrides.get("preset"),
+        )
     else:
         is_free = True
         sizer = _nnunet_sizer(module, architecture, config, spatial_dims, info, memory_gib, overrides)
@@ -323,15 +336,15 @@ def _spacing_reasons(configuration: str, space: Geometry, fingerprint: Fingerpri
 def _patch_reasons(candidate: Candidate, space: Geometry, sizer: Sizer, overrides: Mapping[str, Any]) -> list[str]:
     use = sizer.use(candidate)
     if "patch_size" in overrides:
-        excess = "; that is beyond the budget" if sizer.is_too_much(candidate) else ""
-        return [f"patch: {sides(candidate.patch_size)}, as set, with {use}{excess}"]
+        excess = ", which is beyond the budget" if sizer.is_too_much(candidate) else ""
+        return [f"patch: {sides(candidate.patch_size)}, as set; {use}{excess}"]
     dims = len(candidate.patch_size)
     start = starting_patch(space.spacing_mm[-dims:], space.median_shape[-dims:])
     is_cut = any(side < first for side, first in zip(candidate.patch_size, start, strict=True))
     return [
         f"patch: {sides(candidate.patch_size)} because planning starts from {sides(start)} "
         f"(equal sides in mm, within the median shape), sides must be multiples of {sides(candidate.divisor)}, "
-        f"and {'cut down to the budget ' if is_cut else ''}it has {use}"
+        f"and {'cut down to the budget ' if is_cut else ''}{use}"
     ]
 
 
@@ -345,10 +358,7 @@ def _batch(
 ) -> tuple[int, str]:
     if "batch_size" in overrides:
         return overrides["batch_size"], f"batch: {overrides['batch_size']}, as set"
-    batch_size, why = sizer.fit_batch(candidate, space.num_voxels, num_cases)
-    largest = settings["max_batch_size"]
-    if largest is not None and batch_size > largest:
-        return largest, f"batch: {largest} by max_batch_size; without it {batch_size}, because {why}"
+    batch_size, why = sizer.fit_batch(candidate, space.num_voxels, num_cases, settings["max_batch_size"])
     return batch_size, f"batch: {batch_size} because {why}"
 
 

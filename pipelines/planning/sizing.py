@@ -1,31 +1,42 @@
 """Patch and batch that fit a memory budget, for any architecture: the house planner.
 
+What a training step takes is measured, without taking one (see `pipelines.planning.step_memory`), in float32, as on a
+CPU.
+
 An architecture that exports `with_topology` gets a network for every patch tried (nnU-Net's loop); any other keeps its
 network, and its `CONSTRAINTS` say which patches are legal. One that exports `with_patch_size` is told the patch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pipelines.planning.memory import Reference, conv_elements, predicted_gib, reference
-from pipelines.planning.patch import Candidate, Configure, legal_patch, shrunk, starting_patch
+from pipelines.planning.memory import conv_elements
+from pipelines.planning.patch import Candidate, Configure, legal_patch, shrinking, starting_patch
 from pipelines.planning.presets import PRESETS
 from pipelines.planning.shapes import shapes_only
+from pipelines.planning.step_memory import Batch, StepMemory, step_memory
 from pipelines.planning.topology import SMALLEST_EDGE, topology
 from repro_models.contract import Problem
 
-Measure = Callable[[Candidate], int]
+# Of a network in training mode and a batch, whether Dice sums run over the batch, and the ignore label.
+LossTerms = Callable[[nn.Module, Batch, bool, int | None], tuple[Tensor, Tensor]]
+Elements = Callable[[Candidate], int]
+Measure = Callable[[Candidate, int], StepMemory]
 _DATASET_SHARE = 0.05
 _SMALLEST_BATCH = 2
+_BYTES_PER_GIB = 2**30
+# What a step holds for an element of a convolution's output, about: where to begin to measure.
+_BYTES_PER_ELEMENT = 11
 
 
 class MemoryBudgetError(ValueError):
@@ -84,7 +95,7 @@ def check_output_size(architecture: ModuleType, config: Any, problem: Problem) -
         )
 
 
-def conv_elements_of(architecture: ModuleType, problem: Problem) -> Measure:
+def conv_elements_of(architecture: ModuleType, problem: Problem) -> Elements:
     """`conv_elements` of a candidate's network; nothing is built or run twice."""
 
     @cache
@@ -103,50 +114,98 @@ def fit_patch(
     spacing_mm: Sequence[float],
     median_shape: Sequence[float],
     configure: Configure,
+    elements: Elements,
     measure: Measure,
-    limit: Reference,
+    limit: int,
 ) -> Candidate:
     """Largest patch, by nnU-Net's order of shrinking, of which a batch of 2 fits.
+
+    Few are measured, because that takes longer than to count elements: what a step held beside its weights is taken to
+    be in proportion to the elements of the convolutions, and that says where in the order to measure next.
+
+    Args:
+        spacing_mm: of two or three axes.
+        median_shape: likewise.
+        configure: the network for a patch.
+        elements: of the outputs of all convolutions for one patch.
+        measure: a training step.
+        limit: bytes that it may take.
 
     Raises:
         MemoryBudgetError: none fits.
     """
-    candidate = configure(starting_patch(spacing_mm, median_shape))
-    while limit.is_too_much(measure(candidate)):
-        smaller = shrunk(candidate, median_shape, configure)
-        if smaller is None:
-            need_gib = predicted_gib(measure(candidate), _SMALLEST_BATCH, len(candidate.patch_size))
+    rest = shrinking(starting_patch(spacing_mm, median_shape), median_shape, configure)
+    order: list[Candidate] = []
+    too_large, fitting = -1, None
+    most_elements = limit / _BYTES_PER_ELEMENT / _SMALLEST_BATCH
+    while True:
+        index = too_large + 1
+        while fitting is None or index < fitting - 1:
+            if index == len(order):
+                smaller = next(rest, None)
+                if smaller is None:
+                    break
+                order.append(smaller)
+            if elements(order[index]) <= most_elements:
+                break
+            index += 1
+        index = min(index, len(order) - 1)
+        step = measure(order[index], _SMALLEST_BATCH)
+        if step.total <= limit:
+            fitting = index
+        else:
+            too_large = index
+        if fitting == too_large + 1:
+            return order[fitting]
+        if fitting is None and too_large == len(order) - 1 and (smaller := next(rest, None)) is not None:
+            order.append(smaller)
+        lasting = step.parameters + step.gradients + step.optimizer
+        most_elements = (limit - lasting) * elements(order[index]) / (step.total - lasting)
+        if too_large == len(order) - 1:
             raise MemoryBudgetError(
-                f"the smallest patch {sides(candidate.patch_size)} needs about {need_gib:.3g} GiB "
-                f"for a batch of {_SMALLEST_BATCH}; raise budget.memory_gib to {_rounded_up(need_gib)}, "
+                f"the smallest patch {sides(order[index].patch_size)} needs {step.gib:.3g} GiB "
+                f"for a batch of {_SMALLEST_BATCH}; raise budget.memory_gib to {_rounded_up(step.gib)}, "
                 "or override network with a smaller one"
             )
-        candidate = smaller
-    return candidate
 
 
 def fit_batch(
-    elements: int, limit: Reference, patch_size: Sequence[int], num_voxels: float, num_cases: int
+    candidate: Candidate, measure: Measure, limit: int, num_voxels: float, num_cases: int, largest: int | None
 ) -> tuple[int, str]:
-    """Batch that fits beside `elements` per patch, of at most 5 % of the data set's voxels, never below 2.
+    """Batch that fits, of at most 5 % of the data set's voxels, never below 2.
+
+    What a step takes grows with the batch along a line, or faster where another moment of it becomes the fullest. So
+    the line from 2 patches to a batch that is too large is never below it, and what fits by the line fits.
 
     Args:
-        elements: convolution elements of one patch.
-        limit: what fits.
-        patch_size: of two or three axes.
+        candidate: the patch.
+        measure: a training step.
+        limit: bytes that it may take.
         num_voxels: of the median case, of three axes also in 2D.
         num_cases: training cases.
+        largest: upper bound that the user set; it may be 1.
 
     Returns:
         The batch, and why.
     """
-    by_memory = round(limit.elements / elements * limit.batch_size)
-    by_data = round(num_voxels * num_cases * _DATASET_SHARE / math.prod(patch_size))
-    batch_size = max(min(by_memory, by_data), _SMALLEST_BATCH)
-    why = f"memory fits {by_memory} and 5 % of the voxels of {num_cases} cases are {by_data} patches"
-    if min(by_memory, by_data) < _SMALLEST_BATCH:
+    by_data = round(num_voxels * num_cases * _DATASET_SHARE / math.prod(candidate.patch_size))
+    why = f"5 % of the voxels of {num_cases} cases are {by_data} patches"
+    if by_data < _SMALLEST_BATCH:
         why += f"; the smallest batch is {_SMALLEST_BATCH}"
-    return batch_size, why
+    wanted = max(by_data, _SMALLEST_BATCH)
+    if largest is not None and largest < wanted:
+        wanted = largest
+        why += f"; max_batch_size is {largest}"
+    if wanted <= _SMALLEST_BATCH:
+        return wanted, why
+    if (most := measure(candidate, wanted).total) <= limit:
+        return wanted, f"{why}; memory fits {'them' if wanted == by_data else 'that'}"
+    least, fitting = measure(candidate, _SMALLEST_BATCH).total, wanted
+    while fitting > _SMALLEST_BATCH and most > limit:
+        by_line = _SMALLEST_BATCH + (limit - least) * (fitting - _SMALLEST_BATCH) / (most - least)
+        fitting = max(math.floor(by_line), _SMALLEST_BATCH)
+        most = measure(candidate, fitting).total
+    return fitting, f"memory fits {fitting}; {why}"
 
 
 def check_patch(patch_size: Sequence[int], configure: Configure, spatial_dims: int) -> Candidate:
@@ -200,6 +259,9 @@ class HouseSizer:
         problem: dimensions, channels and classes.
         is_free: planning chooses the depth.
         memory_gib: the budget.
+        optimizer: keys name, momentum, weight_decay.
+        loss_terms: of the training; their sum is the loss.
+        ignore_label: of voxels without annotation.
         preset: key of `PRESETS` whose encoder `config` has, if it has one's.
     """
 
@@ -209,15 +271,32 @@ class HouseSizer:
     problem: Problem
     is_free: bool
     memory_gib: float
+    optimizer: Mapping[str, Any]
+    loss_terms: LossTerms
+    ignore_label: int | None = None
     preset: str | None = None
 
     @cached_property
-    def _measure(self) -> Measure:
+    def _elements(self) -> Elements:
         return conv_elements_of(self.architecture, self.problem)
 
     @property
-    def _limit(self) -> Reference:
-        return reference(self.problem.spatial_dims, self.memory_gib)
+    def _limit(self) -> int:
+        return int(self.memory_gib * _BYTES_PER_GIB)
+
+    def step(self, candidate: Candidate, batch_size: int, device: str = "cpu") -> StepMemory:
+        """Memory of a training step; `device` as in `step_memory`."""
+        return _step(
+            self.architecture,
+            candidate.config,
+            self.problem,
+            candidate.patch_size,
+            batch_size,
+            tuple((key, self.optimizer[key]) for key in ("name", "momentum", "weight_decay")),
+            self.loss_terms,
+            self.ignore_label,
+            device,
+        )
 
     def configured_at(self, spacing_mm: Sequence[float]) -> Configure:
         """The network for each patch at a spacing."""
@@ -227,38 +306,42 @@ class HouseSizer:
 
     def fit_patch(self, spacing_mm: Sequence[float], median_shape: Sequence[float]) -> Candidate:
         """See `fit_patch` of this module."""
-        return fit_patch(spacing_mm, median_shape, self.configured_at(spacing_mm), self._measure, self._limit)
+        configure = self.configured_at(spacing_mm)
+        return fit_patch(spacing_mm, median_shape, configure, self._elements, self.step, self._limit)
 
     def set_patch(self, spacing_mm: Sequence[float], patch_size: Sequence[int]) -> Candidate:
         """See `check_patch`."""
         return check_patch(patch_size, self.configured_at(spacing_mm), self.problem.spatial_dims)
 
-    def fit_batch(self, candidate: Candidate, num_voxels: float, num_cases: int) -> tuple[int, str]:
+    def fit_batch(
+        self, candidate: Candidate, num_voxels: float, num_cases: int, largest: int | None
+    ) -> tuple[int, str]:
         """See `fit_batch` of this module."""
-        return fit_batch(self._measure(candidate), self._limit, candidate.patch_size, num_voxels, num_cases)
+        return fit_batch(candidate, self.step, self._limit, num_voxels, num_cases, largest)
 
     def is_too_much(self, candidate: Candidate) -> bool:
         """Whether not even a batch of 2 fits."""
-        return self._limit.is_too_much(self._measure(candidate))
+        return self.step(candidate, _SMALLEST_BATCH).total > self._limit
 
     def use(self, candidate: Candidate) -> str:
         """How much of the budget a patch takes, in words."""
-        return (
-            f"{self._measure(candidate):,} convolution elements of the {self._limit.elements:,.0f} that fit "
-            f"{self.memory_gib:g} GiB at a batch of {self._limit.batch_size}"
-        )
+        least = self.step(candidate, _SMALLEST_BATCH)
+        return f"it takes {least.gib:.3g} GiB of the {self.memory_gib:g} for a batch of {_SMALLEST_BATCH}"
 
     def memory(self, candidate: Candidate, batch_size: int) -> tuple[dict[str, Any], str]:
         """The part `memory` of the plan, and its reason."""
-        elements = self._measure(candidate)
-        predicted = predicted_gib(elements, batch_size, self.problem.spatial_dims)
+        step, on_gpu = (self.step(candidate, batch_size, device) for device in ("cpu", "cuda"))
+        split = {kind: size / _BYTES_PER_GIB for kind, size in dataclasses.asdict(step).items()}
+        parts = ", ".join(f"{kind} {gib:.3g}" for kind, gib in split.items())
         return {
-            "conv_elements": elements,
-            "reference_elements": self._limit.elements,
-            "reference_batch": self._limit.batch_size,
             "memory_gib": self.memory_gib,
-            "predicted_gib": predicted,
-        }, f"memory: about {predicted:.3g} GiB for the batch by nnU-Net's estimate"
+            "predicted_gib": step.gib,
+            "split_gib": split,
+            "unverified_gpu_gib": on_gpu.gib,
+        }, (
+            f"memory: {step.gib:.3g} GiB on a CPU at the fullest moment of a step on the batch ({parts}), beside the "
+            f"process itself; {on_gpu.gib:.3g} GiB in bfloat16 on a GPU, which nobody has verified on one"
+        )
 
     def reasons(self) -> list[str]:
         """Which rule is at work."""
@@ -268,6 +351,35 @@ class HouseSizer:
             f"preset: the encoder of {self.preset}, which nnU-Net plans for {PRESETS[self.preset].memory_gib:g} GB; "
             f"the house planner fits patch and batch to {self.memory_gib:g} GiB"
         ]
+
+
+# Kept for the further configurations and entries that a process plans.
+@lru_cache(maxsize=4096)
+def _step(
+    architecture: ModuleType,
+    config: Any,
+    problem: Problem,
+    patch_size: tuple[int, ...],
+    batch_size: int,
+    optimizer: tuple[tuple[str, Any], ...],
+    loss_terms: LossTerms,
+    ignore_label: int | None,
+    device: str,
+) -> StepMemory:
+    def make_batch() -> Batch:
+        return {
+            "image": torch.empty(batch_size, problem.in_channels, *patch_size),
+            "target": torch.zeros(batch_size, *patch_size, dtype=torch.int64),
+        }
+
+    def loss(network: nn.Module, batch: Batch) -> Tensor:
+        # Whether Dice is taken over the batch in 3D is known only when the patch is; it changes a few numbers.
+        sample_mean, whole_batch = loss_terms(network, batch, problem.spatial_dims == 2, ignore_label)
+        return sample_mean + whole_batch
+
+    return step_memory(
+        lambda: architecture.build(config, problem), make_batch, loss, optimizer=dict(optimizer), device=device
+    )
 
 
 def sides(values: Sequence[float]) -> str:

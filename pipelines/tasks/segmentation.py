@@ -151,8 +151,9 @@ def plan_for(
 
 def _plan_entry(**arguments: Any) -> Plan:
     from pipelines.planning.planner import plan_entry
+    from pipelines.tasks.segmentation_loss import segmentation_loss_terms
 
-    return plan_entry(**arguments)
+    return plan_entry(loss_terms=segmentation_loss_terms, **arguments)
 
 
 def prepare(

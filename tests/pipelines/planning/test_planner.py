@@ -11,10 +11,16 @@ import torch
 from pipelines.cases.case import DatasetInfo
 from pipelines.fingerprint.intensity import STATISTICS
 from pipelines.planning.network import build_network
+from pipelines.planning.patch import Candidate
 from pipelines.planning.plan import Plan, read_plan, write_plan
 from pipelines.planning.planner import plan_entry
+from pipelines.planning.presets import PRESETS
+from pipelines.planning.sizing import conv_elements_of
+from pipelines.planning.step_memory import StepMemory
+from pipelines.tasks.segmentation_loss import segmentation_loss_terms
 from pipelines.tasks.segmentation_training import SegmentationTraining
 from repro_models import registry
+from repro_models.contract import Problem
 from tests.nnunet_data import DATA, Data
 from tests.tiny_plan import TinyStudy
 
@@ -27,6 +33,20 @@ TRAINING = {
     "max_batch_size": None,
     "rescue": True,
 }
+
+
+@pytest.fixture(autouse=True)
+def rough_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nnU-Net's estimate, in milliseconds; `test_sizing.py` plans with what a step takes."""
+
+    def step(
+        architecture: Any, config: Any, problem: Problem, patch: tuple[int, ...], batch: int, *_: Any
+    ) -> StepMemory:
+        candidate = Candidate(config, patch, (), ())
+        elements = conv_elements_of(architecture, problem)(candidate) * batch
+        return StepMemory(0, 0, 0, 0, round(elements / PRESETS["plain"].elements[3] / 2 * 8 * 2**30), 0)
+
+    monkeypatch.setattr("pipelines.planning.sizing._step", step)
 
 
 def plan(data: str | Data, configuration: str = "3d_fullres", **changes: Any) -> Plan:
@@ -44,6 +64,7 @@ def plan(data: str | Data, configuration: str = "3d_fullres", **changes: Any) ->
         "memory_gib": 8.0,
         "sources": {"a.py": "00"},
         "training": TRAINING,
+        "loss_terms": segmentation_loss_terms,
         "inference": {"overlap": 0.5, "is_mirrored": False},
         "budget": {"kind": "steps", "steps": 10},
         "num_folds": 5,
@@ -104,13 +125,6 @@ def test_normalisation_follows_channel_name_and_crop() -> None:
     assert set(ct.intensity[0]) == set(STATISTICS)
 
 
-def test_more_memory_gives_a_larger_patch() -> None:
-    small, large = plan("BraTSlike"), plan("BraTSlike", memory_gib=16.0)
-    assert large.memory["reference_elements"] == 2 * small.memory["reference_elements"]
-    assert large.memory["conv_elements"] > small.memory["conv_elements"]
-    assert large.memory["predicted_gib"] <= 16.0
-
-
 def test_plan_survives_its_file(tmp_path: Any) -> None:
     result = plan("Hippo", "2d", overrides={"network": {"base_features": 8}, "patch_size": [48, 40]})
     write_plan(tmp_path / "plan.json", result)
@@ -140,8 +154,7 @@ def test_fixed_network_gets_a_legal_patch() -> None:
 def test_fixed_network_shrinks_to_the_budget() -> None:
     result = plan("BraTSlike", architecture="segmentation/unet_3d")
     assert all(side % 8 == 0 for side in result.patch_size)
-    assert result.memory["conv_elements"] <= result.memory["reference_elements"] == 560e6
-    assert result.memory["conv_elements"] > 0.85 * 560e6
+    assert 0.8 * 8 < result.memory["predicted_gib"] <= 8
     assert result.batch_size == 2
 
 
@@ -180,9 +193,7 @@ def test_size_that_planning_sets_is_no_override() -> None:
 
 
 def test_budget_that_nothing_meets_says_what_is_needed() -> None:
-    with pytest.raises(
-        ValueError, match=r"memory_gib is 0\.01,.*16x16x16 needs about .* raise budget\.memory_gib"
-    ) as e:
+    with pytest.raises(ValueError, match=r"memory_gib is 0\.01,.*16x16x16 needs .* raise budget\.memory_gib") as e:
         plan("Hippo", architecture="segmentation/unet_3d", memory_gib=0.01)
     enough = float(str(e.value).split("raise budget.memory_gib to ")[1].split(",")[0])
     assert plan("Hippo", architecture="segmentation/unet_3d", memory_gib=enough).patch_size == (16, 16, 16)

@@ -7,6 +7,7 @@ import pytest
 from pipelines.cases.case import Case, DatasetInfo
 from pipelines.fingerprint.extract import take_fingerprint
 from pipelines.planning.planner import plan_entry
+from pipelines.tasks.segmentation_loss import segmentation_loss_terms
 
 FOLDER = Path(__file__).parents[3] / "../shared/data/Task04_Hippocampus"
 
@@ -57,6 +58,7 @@ def test_hippocampus_is_planned_as_by_nnunet(monkeypatch: pytest.MonkeyPatch) ->
             "max_batch_size": None,
             "rescue": True,
         },
+        loss_terms=segmentation_loss_terms,
         inference={"overlap": 0.5, "is_mirrored": False},
         budget={},
         num_folds=5,
