@@ -74,15 +74,17 @@ class _ChannelsLast(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, means, inverse_stds = ctx.saved_tensors
         is_affine = weight is not None
-        of_samples = [
-            torch.ops.aten.native_batch_norm_backward(
+        of_input = torch.empty_like(x)
+        of_weights, of_biases = x.new_zeros(2, x.shape[1])
+        for sample, gradient, result, mean, inverse_std in zip(
+            x.split(1), gradients[0].split(1), of_input.split(1), means, inverse_stds, strict=True
+        ):
+            of_sample, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
                 gradient, sample, weight, None, None, mean, inverse_std, True, ctx.eps, [True, is_affine, is_affine]
             )
-            for gradient, sample, mean, inverse_std in zip(
-                gradients[0].split(1), x.split(1), means, inverse_stds, strict=True
-            )
-        ]
-        of_inputs, of_weights, of_biases = zip(*of_samples, strict=True)
-        if not is_affine:
-            return torch.cat(of_inputs), None, None, None
-        return torch.cat(of_inputs), torch.stack(of_weights).sum(0), torch.stack(of_biases).sum(0), None
+            # Each at once, while it is in the processor's cache.
+            result.copy_(of_sample)
+            if is_affine:
+                of_weights += of_weight
+                of_biases += of_bias
+        return (of_input, of_weights, of_biases, None) if is_affine else (of_input, None, None, None)
