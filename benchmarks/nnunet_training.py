@@ -85,10 +85,10 @@ class OurTraining:
         import torch
 
         from pipelines.planning.plan import read_plan
+        from pipelines.planning.precision import place
         from pipelines.tasks.segmentation_training import SegmentationTraining
         from pipelines.training.folds import read_index
         from pipelines.training.optimizer import build_optimizer
-        from pipelines.training.precision import place
 
         plan = read_plan(folder / f"plans/{configuration}.json")
         cases, _ = read_index(folder / f"prepared/index/{configuration}.json")

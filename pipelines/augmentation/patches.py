@@ -20,7 +20,7 @@ import torch
 from pipelines.augmentation.spatial import Box
 from pipelines.preprocessing.crop import OUTSIDE
 from pipelines.preprocessing.locations import ANNOTATED
-from pipelines.preprocessing.shards import PreparedCase
+from pipelines.preprocessing.shards import PreparedCase, Voxels
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Place:
         """
         first, size = box or ((0,) * len(self.size), self.size)
         corner = [low + step for low, step in zip(self.corner, first, strict=True)]
-        image, label = self.case.image, self.case.label
+        image: Voxels = self.case.image
+        label = self.case.label
         assert label is not None
         if self.position is not None:
             image, label = image[:, self.position], label[self.position]
@@ -173,7 +174,7 @@ def _annotated_voxel(case: PreparedCase, rng: np.random.Generator) -> np.ndarray
 
 
 def _cut(
-    values: np.ndarray, corner: Sequence[int], size: Sequence[int], dtype: type[np.generic], padding: float
+    values: Voxels, corner: Sequence[int], size: Sequence[int], dtype: type[np.generic], padding: float
 ) -> np.ndarray:
     """Copy a box of the last axes of `values`, `padding` where it runs past the border."""
     num_leading = values.ndim - len(size)

@@ -234,8 +234,8 @@ def needed_bytes(case: Case, preprocessings: Sequence[Preprocessing]) -> int:
     channels = len(preprocessings[0].normalisation)
     resampled = 0
     for preprocessing in preprocessings:
-        forward = preprocessing.transpose_forward
-        shape, spacing_mm = ([values[axis] for axis in forward] for values in (case.shape, case.spacing_mm))
+        shape = [case.shape[axis] for axis in preprocessing.transpose_forward]
+        spacing_mm = [case.spacing_mm[axis] for axis in preprocessing.transpose_forward]
         resampled = max(resampled, math.prod(resampled_shape(shape, spacing_mm, preprocessing.spacing_mm)))
     # Of a voxel of the scan: its channels raw and normalised in float32, and its file, label and mask. Of a resampled
     # one: its channels in float32 and as they are stored, an axis that is resampled, and its label.

@@ -74,8 +74,10 @@ def submit(function: Callable[[Any], Any], items: Sequence[Any], needs: Needs) -
 def _submit(function: Callable[[Any], Any], items: Sequence[Any], needs: Needs) -> list[Any]:
     import ray
 
-    memory = {"memory": needs.memory_bytes} if needs.memory_bytes else {}
-    task = ray.remote(num_cpus=needs.num_cpus, num_gpus=needs.num_gpus, max_retries=1, **memory)(_apply)
+    task: Any = ray.remote(_apply)
+    task = task.options(
+        num_cpus=needs.num_cpus, num_gpus=needs.num_gpus, memory=needs.memory_bytes or None, max_retries=1
+    )
     return [task.remote(function, item) for item in items]
 
 

@@ -150,7 +150,8 @@ def _study_of_folder(memory_gib: float | None, preset: str | None) -> Study:
     if memory_gib is None and preset in PRESETS:
         memory_gib = PRESETS[preset].memory_gib
     kinds: dict[str, Any] = get_type_hints(Study)
-    sections = {name: kind() for name, kind in kinds.items() if dataclasses.is_dataclass(kind)}
+    names = [name for name, kind in kinds.items() if dataclasses.is_dataclass(kind)]
+    sections: dict[str, Any] = {name: kinds[name]() for name in names}
     if memory_gib is not None:
         sections["budget"] = Budget(memory_gib=memory_gib)
     return Study(family=_FOLDER_FAMILY, datasets={}, architectures=[], entries={}, **sections)

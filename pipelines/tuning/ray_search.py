@@ -138,7 +138,7 @@ def search_with_ray(
     # Not by `done` of their metrics, which a trial that ended shortly before a kill may lack.
     if results.num_terminated < num_trials:
         raise KeyboardInterrupt
-    return [_row(results[number].metrics) for number in range(len(results))]
+    return [_row(results[number].metrics or {}) for number in range(len(results))]
 
 
 def _trial_id(trial: Any) -> str:
