@@ -25,7 +25,7 @@ Each command runs this project and nnunetv2 in turn, each in an interpreter of i
 same cases; `make bench` runs them all. CPU seconds and memory are of all processes of a command together. A ratio is
 ours over theirs: below 1 is less.
 """
-_DATA = {"generated": "4 generated cases", "chaos": "CHAOS", "hippocampus": "Hippocampus"}
+_DATA = {"generated": "generated", "chaos": "CHAOS", "hippocampus": "Hippocampus"}
 
 
 @dataclass(frozen=True)
