@@ -135,10 +135,11 @@ def search_with_ray(
         results = tuner.fit()
     for error in results.errors:
         raise RuntimeError(f"{name}: a trial ended by an error; run the same command again to go on") from error
-    # Not by `done` of their metrics, which a trial that ended shortly before a kill may lack.
-    if results.num_terminated < num_trials:
+    reported = [results[number].metrics for number in range(len(results))]
+    rows = [_row(metrics) for metrics in reported if metrics and metrics.get("done")]
+    if len(rows) < num_trials:
         raise KeyboardInterrupt
-    return [_row(results[number].metrics or {}) for number in range(len(results))]
+    return rows
 
 
 def _trial_id(trial: Any) -> str:
