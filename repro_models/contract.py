@@ -22,7 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:  # stages read this file and start without torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,35 @@ class Variant:
         problem: the problem at which `num_parameters` was counted.
         num_parameters: exact parameter count, or None where none is published or measured.
         source: where the count comes from.
+        size: sides of the image at which `num_macs` was counted.
+        num_macs: multiply-accumulate operations of one image in evaluation mode, by `torch.utils.flop_counter` halved
+            (convolutions, matrix products and attention only), or None where nobody stated them.
     """
 
     config: Any
     problem: Problem | GraphProblem
     num_parameters: int | None
     source: str
+    size: tuple[int, ...] | None = None
+    num_macs: int | None = None
+
+
+class SupervisedLogits(NamedTuple):
+    """What a network returns in training mode where it has several outputs and weighs them by a rule of its own.
+
+    A network may return a plain list of logits instead, finest first, and nnU-Net's weights are taken
+    (`repro_models/losses/deep_supervision.py`).
+
+    Attributes:
+        logits: each (B, K, *s); the first has the size of the image and is what evaluation mode returns or refines.
+        weights: of their losses, one each.
+        presence: (B, 2) logits of "no foreground in this image" and "some", whose cross entropy joins the loss; None
+            for networks that do not guess it.
+    """
+
+    logits: list[Tensor]
+    weights: tuple[float, ...]
+    presence: Tensor | None = None
 
 
 @dataclass(frozen=True)

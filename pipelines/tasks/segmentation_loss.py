@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from repro_models.contract import SupervisedLogits
 from repro_models.losses.deep_supervision import deep_supervision_weights, downsample_target
 from repro_models.losses.dice_cross_entropy import DiceCrossEntropy
 
@@ -21,7 +23,7 @@ def segmentation_loss_terms(
     """Losses of a batch.
 
     Args:
-        network: gives logits (B, K, *spatial), or several of them, the finest first.
+        network: gives logits (B, K, *spatial), several of them, the finest first, or `SupervisedLogits`.
         batch: `image` (B, C, *spatial) float32 and `target` (B, *spatial) int64.
         is_batch_dice: whether Dice sums run over the batch.
         ignore_label: of voxels without annotation.
@@ -31,13 +33,12 @@ def segmentation_loss_terms(
         The part that is a mean over this rank's samples, and the part that already covers all ranks (the Dice
         loss where Dice is taken over the whole batch); float32 scalars.
     """
-    outputs = network(batch["image"])
-    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    outputs, weights, presence = _supervised(network(batch["image"]))
     loss = DiceCrossEntropy(is_batch_dice, ignore_label, sum_over_ranks)
     sample_mean = torch.zeros((), device=batch["image"].device)
     whole_batch = torch.zeros((), device=batch["image"].device)
     # The output of weight zero stays in the sum: each parameter has a gradient, as data parallelism wants it.
-    for weight, logits in zip(deep_supervision_weights(len(outputs)), outputs, strict=True):
+    for weight, logits in zip(weights, outputs, strict=True):
         target = downsample_target(batch["target"], logits.shape[2:])
         cross_entropy, dice = loss.terms(logits.float(), target)
         if is_batch_dice:
@@ -45,4 +46,14 @@ def segmentation_loss_terms(
             whole_batch = whole_batch + weight * dice
         else:
             sample_mean = sample_mean + weight * (cross_entropy + dice)
+    if presence is not None:
+        has_foreground = (batch["target"] > 0) & (batch["target"] != (-1 if ignore_label is None else ignore_label))
+        sample_mean = sample_mean + functional.cross_entropy(presence.float(), has_foreground.flatten(1).any(1).long())
     return sample_mean, whole_batch
+
+
+def _supervised(output: Tensor | list[Tensor] | SupervisedLogits) -> SupervisedLogits:
+    if isinstance(output, SupervisedLogits):
+        return output
+    logits = [output] if isinstance(output, Tensor) else list(output)
+    return SupervisedLogits(logits, tuple(deep_supervision_weights(len(logits))))

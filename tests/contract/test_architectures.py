@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from repro_models import registry
-from repro_models.contract import Choice, Constraints, IllegalSizeError, Paper, Problem, Range, Variant
+from repro_models.contract import (
+    Choice,
+    Constraints,
+    IllegalSizeError,
+    Paper,
+    Problem,
+    Range,
+    SupervisedLogits,
+    Variant,
+)
 
 NAMES = registry.names()
 CASES = [
@@ -63,7 +72,7 @@ def tensors(output: Any) -> Iterator[Tensor]:
             yield output
     elif isinstance(output, dict):
         yield from tensors(list(output.values()))
-    else:
+    elif isinstance(output, (list, tuple)):
         for part in output:
             yield from tensors(part)
 
@@ -138,8 +147,10 @@ def test_first_training_output_is_the_full_resolution_one(name: str, spatial_dim
         pytest.skip("only segmentation networks return a list by resolution")
     _, size = sides(name, spatial_dims)
     output = build(name, spatial_dims).train()(image(size))
-    first = output[0] if isinstance(output, list) else output
-    assert first.shape == (2, 3, *size)
+    if isinstance(output, SupervisedLogits):
+        assert len(output.logits) == len(output.weights)
+        assert output.presence is None or output.presence.shape == (2, 2)
+    assert next(tensors(output)).shape == (2, 3, *size)
 
 
 @for_every_network

@@ -1,13 +1,7 @@
-"""Outputs of reference transcriptions under two fixed fillings of the parameters, in float64.
-
-Constant filling: every parameter 0.01. Sine filling, i = 0, 1, ... in memory order: a tensor of two dimensions or more
-gets sqrt(2 / (numel / shape[0])) sin(i + 1); a one-dimensional `...weight` 1 + 0.1 sin(i + 1); the rest 0.1 sin(i + 1).
-Input: evenly spaced values from 0 to 1. The stored numbers have seven digits.
-"""
+"""Outputs of reference transcriptions under two fixed fillings of the parameters, in float64 (`tests/fillings.py`)."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -16,6 +10,7 @@ from torch import nn
 
 from repro_models import registry
 from repro_models.contract import Problem
+from tests.fillings import assert_golden, golden_output
 
 _UNPADDED = ({"base_features": 4, "is_padded": False}, Problem(3, 1, 2), (1, 1, 92, 92, 92), (1, 2, 4, 4, 4))
 _PADDED = ({"base_features": 4}, Problem(3, 2, 3), (1, 2, 16, 24, 32), (1, 3, 16, 24, 32))
@@ -127,37 +122,16 @@ GOLDENS = [
 ]
 
 
-def fill(network: nn.Module, filling: str) -> None:
-    for name, parameter in network.named_parameters():
-        wave = torch.sin(torch.arange(1, parameter.numel() + 1, dtype=torch.float64)).reshape(parameter.shape)
-        if filling == "constant":
-            values = torch.full_like(parameter, 0.01)
-        elif parameter.ndim >= 2:
-            values = math.sqrt(2 * parameter.shape[0] / parameter.numel()) * wave
-        elif name.endswith("weight"):
-            values = 1 + 0.1 * wave
-        else:
-            values = 0.1 * wave
-        parameter.data.copy_(values)
-
-
 @pytest.mark.parametrize(("name", "filling", "case", "total", "mean", "std", "first"), GOLDENS)
 def test_output_equals_the_reference_transcription(
     name: str, filling: str, case: Any, total: float, mean: float, std: float, first: list[float]
 ) -> None:
     fields, problem, input_shape, output_shape = case
     architecture = registry.load(name)
-    network = architecture.build(architecture.Config(**fields), problem).double().eval()
-    fill(network, filling)
-    x = torch.linspace(0, 1, math.prod(input_shape), dtype=torch.float64).reshape(input_shape)
-    with torch.no_grad():
-        output = network(x)
+    network = architecture.build(architecture.Config(**fields), problem)
+    output = golden_output(network, filling, input_shape)
     assert output.shape == output_shape
-    # Seven printed digits: half a unit of the last one, doubled for the rounding of the reference itself.
-    assert output.sum().item() == pytest.approx(total, rel=1e-6)
-    assert output.mean().item() == pytest.approx(mean, rel=1e-6)
-    assert output.std(correction=0).item() == pytest.approx(std, rel=1e-6, abs=1e-10)
-    assert output.flatten()[:8].tolist() == pytest.approx(first, rel=1e-6)
+    assert_golden(output, total, mean, std, first)
 
 
 def test_unet_3d_has_the_parameters_that_the_paper_counts() -> None:
