@@ -31,6 +31,8 @@ _ENVIRONMENT = {
     # Tables and TensorBoard files of each trial, which nobody reads: events and `trials.parquet` say it.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Tune would answer Ctrl-C by ending the trials under way as if they were done, and return.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 # A worker that is killed, by the system or with its node, is no fault of its trial, which goes on from its last epoch.
 _MAX_FAILURES = 2
@@ -135,10 +137,9 @@ def search_with_ray(
         results = tuner.fit()
     for error in results.errors:
         raise RuntimeError(f"{name}: a trial ended by an error; run the same command again to go on") from error
-    reported = [results[number].metrics for number in range(len(results))]
-    rows = [_row(metrics) for metrics in reported if metrics and metrics.get("done")]
+    rows = [_row(metrics) for metrics in (results[number].metrics for number in range(len(results))) if metrics]
     if len(rows) < num_trials:
-        raise KeyboardInterrupt
+        raise RuntimeError(f"{name}: {len(rows)} of {num_trials} trials ended; run the same command again to go on")
     return rows
 
 
