@@ -3,8 +3,9 @@
 `python -m benchmarks.memory_estimate` prints a table and writes benchmarks/results/memory_estimate.json. Each step is
 predicted in one process and taken in two others, with one torch thread: once as any training is, and once with an
 allocator that gives every freed block back at once. The second says how much of the difference is operations' own
-memory; the rest of the first is what the allocator keeps, and the processor time of both says what giving it back costs. Measured is the growth of the resident memory from just
-before the network is built to its peak over three steps, after a step of a tiny network that loads all libraries.
+memory; the rest of the first is what the allocator keeps, and the processor time of both says what giving it back
+costs. Measured is the growth of the resident memory from just before the network is built to its peak over three steps,
+after a step of a tiny network that loads all libraries.
 Where there is a GPU, the peak of its allocated memory is measured too.
 """
 

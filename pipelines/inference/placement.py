@@ -57,6 +57,22 @@ class Placement:
                 "processes run beside this one, or plan a smaller patch (`overrides: patch_size`)"
             )
             raise error
+        self._say(step)
+
+    def export_on_cpu(self, error: Exception) -> None:
+        """Bring the logits of the whole case to the CPU, because mapping them to the scan did not fit beside them.
+
+        Raises:
+            Exception: `error` itself, when it is not about memory or they are there already.
+        """
+        if not is_out_of_memory(error) or self.sums_device == _CPU:
+            raise error
+        self._say(
+            f"out of memory on {self.sums_device} on the way back to the scan: goes on with the logits on the CPU"
+        )
+        self.sums_device = _CPU
+
+    def _say(self, step: str) -> None:
         self.fallbacks.append(step)
         print(f"warning: {self.subject}: {step}", file=sys.stderr, flush=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
 
@@ -74,7 +75,8 @@ def predict_case(prepared_path: Path, weights: Sequence[Path], device: str) -> P
     Args:
         prepared_path: the case's Arrow file.
         weights: weight files in a model folder.
-        device: `cpu` or `cuda`, where to begin; without memory it goes on elsewhere.
+        device: `cpu` or `cuda`, where to begin; without memory it goes on elsewhere, or begins anew where logits were
+            lost.
 
     Raises:
         MemoryError: nothing was left to give up, or torch's error that says so.
@@ -82,14 +84,23 @@ def predict_case(prepared_path: Path, weights: Sequence[Path], device: str) -> P
     plan = read_model_plan(weights[0].parent)
     case = open_case(prepared_path)
     placement = first_placement(device, plan, prepared_path.stem)
-    blocks = predict_blocks(
-        [load_network(path) for path in weights],
-        torch.from_numpy(np.array(case.image)),
-        patch_size=plan.patch_size,
-        num_classes=plan.problem["num_classes"],
-        overlap=plan.inference["overlap"],
-        mirror_axes=plan.mirror_axes if plan.inference["is_mirrored"] else (),
-        placement=placement,
-    )
-    label = to_scan_grid(blocks, case.properties)
+    networks = [load_network(path) for path in weights]
+
+    def label_map() -> NDArray[np.uint8] | NDArray[np.uint16]:
+        blocks = predict_blocks(
+            networks,
+            torch.from_numpy(np.array(case.image)),
+            patch_size=plan.patch_size,
+            num_classes=plan.problem["num_classes"],
+            overlap=plan.inference["overlap"],
+            mirror_axes=plan.mirror_axes if plan.inference["is_mirrored"] else (),
+            placement=placement,
+        )
+        return to_scan_grid(blocks, case.properties)
+
+    try:
+        label = label_map()
+    except (RuntimeError, MemoryError) as error:
+        placement.export_on_cpu(error)
+        label = label_map()
     return Prediction(label, tuple(placement.fallbacks))

@@ -159,6 +159,31 @@ def test_a_prediction_says_what_it_gave_up_for_want_of_memory(
     assert prediction.label.any()
 
 
+def test_a_way_back_to_the_scan_that_does_not_fit_is_gone_on_the_cpu(
+    tiny_study: TinyStudy, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [torch.OutOfMemoryError("CUDA out of memory.")]
+
+    def export(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return to_scan_grid(*arguments)
+
+    # An index makes the CPU a device of another name.
+    elsewhere = Placement(sums_device=torch.device("cpu", 0))
+    monkeypatch.setattr("pipelines.inference.predictor.to_scan_grid", export)
+    monkeypatch.setattr("pipelines.inference.predictor.first_placement", lambda *_: elsewhere)
+    path, weights = Path(tiny_study.prepared_cases()[0]["file"]), [model_dir / weights_name(0, 0)]
+    prediction = predict_case(path, weights, "cpu")
+    assert prediction.fallbacks == (
+        "out of memory on cpu:0 on the way back to the scan: goes on with the logits on the CPU",
+    )
+    assert (prediction.label == predict_case(path, weights, "cpu").label).all()
+    failures.append(torch.OutOfMemoryError("CUDA out of memory."))
+    with pytest.raises(torch.OutOfMemoryError):
+        predict_case(path, weights, "cpu")
+
+
 @pytest.mark.parametrize(("planned", "expected"), [(2, 2), (366, 16)])
 def test_a_gpu_begins_with_the_batch_of_training(tiny_study: TinyStudy, planned: int, expected: int) -> None:
     plan = dataclasses.replace(tiny_study.plan(), batch_size=planned)
