@@ -133,7 +133,7 @@ class OurTraining:
         plan, device = self._task.plan, torch.device("cpu")
         tensors = {name: batch[name] for name in ("image", "target")}
         with half:
-            loop._take_step(
+            loop.take_step(
                 self._task, self.network, tensors, plan.batch_size, self._optimizer, plan.clip_norm, device, World()
             )
 

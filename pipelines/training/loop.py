@@ -147,7 +147,7 @@ def train(
             learning_rate = settings["learning_rate"] * factor
             set_learning_rate(torch_optimizer, learning_rate)
             batch = batches.batch(progress.step)
-            loss, norm = _take_step(task, model, batch, len(indices), torch_optimizer, clip_norm, device, world)
+            loss, norm = take_step(task, model, batch, len(indices), torch_optimizer, clip_norm, device, world)
             # All ranks see the same loss, and the time of rank 0, so they all stop at the same step.
             loss, num_interrupted, elapsed_s = world.sum_numbers(
                 [loss / world.size, interruption.is_requested, is_first * (time.monotonic() - started)], device
@@ -206,7 +206,7 @@ def train(
     return _result(network.state_dict(), best_network, progress)
 
 
-def _take_step(
+def take_step(
     task: TrainingTask,
     model: nn.Module,
     batch: Batch,
@@ -216,7 +216,21 @@ def _take_step(
     device: torch.device,
     world: World,
 ) -> tuple[float, float]:
-    """Update the weights; give this rank's scaled loss, whose mean over ranks is the loss, and the gradient's norm."""
+    """Update the weights once.
+
+    Args:
+        task: gives the loss.
+        model: the network in training mode.
+        batch: this rank's samples.
+        num_samples: how many they are.
+        optimizer: of the weights.
+        clip_norm: largest norm of the gradient, None for any.
+        device: where to compute.
+        world: this process among those that share the training.
+
+    Returns:
+        This rank's scaled loss, whose mean over ranks is the loss, and the norm of the gradient before clipping.
+    """
     optimizer.zero_grad(set_to_none=True)
     with autocast(device):
         sample_mean_loss, global_loss = task.loss_terms(model, batch, world.sum_over_ranks)
