@@ -10,6 +10,8 @@ from repro_models.contract import Problem
 from repro_models.segmentation import kiunet
 from tests.fillings import assert_golden, golden_output
 
+pytestmark = pytest.mark.slow
+
 PLAIN = kiunet.Config(has_relu_on_logits=True)
 RESIDUAL = kiunet.Config(block="residual", has_relu_on_logits=True, has_first_ki_shortcut=False)
 DENSE = kiunet.Config(block="dense", has_relu_on_logits=True, has_shared_dense_norms=True)
@@ -27,7 +29,6 @@ GOLDENS = [
         5.069665e-06,
         [0.01168527, 0.01168796, 0.01169331, 0.011696, 0.01169604, 0.01169608, 0.0116961, 0.01169612],
         id="plain-constant",
-        marks=pytest.mark.slow,
     ),
     pytest.param(
         PLAIN,
@@ -39,7 +40,6 @@ GOLDENS = [
         0.9443574,
         [0.7906376, 0.7970793, 0.7989911, 0.8000917, 0.8006902, 0.8011603, 0.8013596, 0.8015398],
         id="plain-sine",
-        marks=pytest.mark.slow,
     ),
     pytest.param(
         RESIDUAL,
@@ -51,7 +51,6 @@ GOLDENS = [
         5.325642e-06,
         [0.01171379, 0.01171675, 0.01172231, 0.0117251, 0.01172514, 0.01172519, 0.01172522, 0.01172524],
         id="residual-constant",
-        marks=pytest.mark.slow,
     ),
     pytest.param(
         RESIDUAL,
@@ -63,7 +62,6 @@ GOLDENS = [
         1.458565,
         [3.45028, 3.504578, 3.507019, 3.51553, 3.528359, 3.534787, 3.535233, 3.532934],
         id="residual-sine",
-        marks=pytest.mark.slow,
     ),
     pytest.param(
         DENSE,
@@ -75,7 +73,6 @@ GOLDENS = [
         5.254808e-06,
         [0.01170297, 0.01170589, 0.01171142, 0.01171419, 0.01171422, 0.01171426, 0.01171429, 0.01171431],
         id="dense-constant",
-        marks=pytest.mark.slow,
     ),
     pytest.param(
         DENSE,
@@ -87,7 +84,6 @@ GOLDENS = [
         0.755785,
         [1.447495, 1.445811, 1.442126, 1.446199, 1.453906, 1.457392, 1.456301, 1.455406],
         id="dense-sine",
-        marks=pytest.mark.slow,
     ),
     pytest.param(
         VOLUME,
