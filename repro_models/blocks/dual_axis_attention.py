@@ -1,4 +1,4 @@
-"""Attention of rows to rows and columns to columns: ScaleFormer (Huang et al., 2022, arXiv 2207.14552), figure 3.
+"""Attention of rows to rows and columns to columns: ScaleFormer (Huang et al., 2022, arXiv 2207.14552).
 
 Differs:
     - The authors' code reads the table of tokens and channels that comes out as one of channels and tokens, which mixes

@@ -1,7 +1,7 @@
-"""KiU-Net, Res-, Dense- and 3D KiU-Net (Valanarasu et al., 2020, arXiv 2006.04878; 2021, arXiv 2010.01663).
+"""KiU-Net, Res-, Dense- and 3D KiU-Net (Valanarasu et al., 2020, arXiv 2006.04878 and 2010.01663).
 
-Figure 2: beside a U-Net a branch that goes the other way, up to eight times the image's sides and down again, so that
-small structures stay visible. At five of six steps the branches exchange residuals (CRFB, figure 3).
+Figure 4 of the first: beside a U-Net a branch that goes the other way, up to eight times the image's sides and back, so
+that small structures stay visible. After five of six steps the branches exchange residuals (CRFB).
 
 Differs:
     - Logits as they are. The authors' code puts a ReLU on them, so that a class can be stuck at 0;
@@ -196,7 +196,7 @@ def _step(
 
 
 class _CrossResidualFusion(nn.Module):
-    """CRFB (figure 3): each branch gets a convolution of the other, resized, as a residual.
+    """CRFB: each branch gets a convolution of the other, resized, as a residual.
 
     (B, u_channels, *s) and (B, ki_channels, *t) -> the same shapes.
     """

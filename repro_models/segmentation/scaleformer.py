@@ -1,6 +1,6 @@
 """ScaleFormer (Huang et al., 2022, arXiv 2207.14552).
 
-Figure 2: a convolutional encoder; beside it, on its four coarser maps, transformer blocks whose attention works along
+Figure 3: a convolutional encoder; beside it, on its four coarser maps, transformer blocks whose attention works along
 rows and columns (intra-scale); then a transformer block over all tokens that four scales have of one place
 (inter-scale); a convolutional decoder.
 
