@@ -172,6 +172,23 @@ def _fusion(config: Config, in_channels: int, out_channels: int) -> nn.Module:
     )
 
 
+class _Steps(nn.ModuleList):
+    """Modules one after another: a map -> the maps behind every one."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = [x]
+        for step in self:
+            maps.append(step(maps[-1]))
+        return maps[1:]
+
+
+class _SideBySide(nn.ModuleList):
+    """Modules with a map each: maps -> as many maps."""
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [module(x) for module, x in zip(self, maps, strict=True)]
+
+
 class _Exchange(nn.Module):
     """Bring every map to every target level, and fuse those that meet there, the finest source first.
 
@@ -189,29 +206,26 @@ class _Exchange(nn.Module):
         corners = _AUTHORS_CORNERS if config.has_authors_merging else None
         self.num_targets = num_targets
         self.mergings = nn.ModuleList(
-            nn.ModuleList(PatchMerging(_DIMS, widths[level], corners) for level in range(source, num_targets - 1))
+            _Steps(PatchMerging(_DIMS, widths[level], corners) for level in range(source, num_targets - 1))
             for source in range(num_sources)
         )
         self.expandings = nn.ModuleList(
-            nn.ModuleList(PatchExpanding(_DIMS, widths[level], widths[level - 1]) for level in range(source, 0, -1))
+            _Steps(PatchExpanding(_DIMS, widths[level], widths[level - 1]) for level in range(source, 0, -1))
             for source in range(num_sources)
         )
-        self.fusions = nn.ModuleList(
+        self.fusions = _SideBySide(
             _fusion(config, num_sources * widths[target], widths[target]) if num_sources > 1 else nn.Identity()
             for target in range(num_targets)
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        met: list[list[Tensor]] = [[] for _ in range(self.num_targets)]
-        for source, x in enumerate(maps):
-            versions = {source: x}
-            for level, expanding in zip(range(source - 1, -1, -1), self.expandings[source], strict=True):
-                versions[level] = expanding(versions[level + 1])
-            for level, merging in enumerate(self.mergings[source], start=source + 1):
-                versions[level] = merging(versions[level - 1])
-            for target in range(self.num_targets):
-                met[target].append(versions[target])
-        return [fusion(torch.cat(level, dim=-1)) for fusion, level in zip(self.fusions, met, strict=True)]
+        # By source, then level; a source that is coarser than all targets has levels that nobody asks for.
+        versions = [
+            [*reversed(expanding(x)), x, *merging(x)]
+            for x, expanding, merging in zip(maps, self.expandings, self.mergings, strict=True)
+        ]
+        met = [torch.cat([levels[target] for levels in versions], dim=-1) for target in range(self.num_targets)]
+        return self.fusions(met)
 
 
 def _blocks(config: Config, level: int, channels: int, num_heads: int) -> nn.Sequential:
@@ -253,7 +267,7 @@ class HRSTNet(nn.Module):
         self.stem = _HalvingBlock(widths[0]) if config.has_stem else None
         num_maps = [num_first + stage for stage in range(num_stages)]
         self.stages = nn.ModuleList(
-            nn.ModuleList(
+            _SideBySide(
                 _blocks(config, level, width, num_heads)
                 for level, width, num_heads in zip(levels[:count], widths, heads, strict=False)
             )
@@ -287,7 +301,7 @@ class HRSTNet(nn.Module):
         if self.stem is not None:
             maps.append(self.stem(x).movedim(1, -1))
         for stage, exchange in zip(self.stages, self.exchanges, strict=True):
-            maps = exchange([blocks(level) for blocks, level in zip(stage, maps, strict=True)])
+            maps = exchange(stage(maps))
         (finest,) = self.last_exchange(maps)
         return self.head(self.final_expanding(finest).movedim(-1, 1))
 
