@@ -18,14 +18,14 @@ Shapes:
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from repro_models.blocks.patch_merging import PatchMerging
 from repro_models.blocks.residual_conv_block import CONV, ResidualConvBlock, UpsampleAndJoin
+from repro_models.blocks.swin_block import SwinBlock, start_linear_layers
 from repro_models.blocks.window_attention import WindowAttention
 from repro_models.contract import Constraints, Paper, Problem, Variant
 
@@ -89,39 +89,6 @@ def _divisor(config: Config) -> int:
 CONSTRAINTS = Constraints(spatial_dims=(2, 3), divisor=_divisor, smallest_side=lambda config: 2 * _divisor(config))
 
 
-class _SwinBlock(nn.Module):
-    """Equation 1 of the paper, one of its two halves: (B, *spatial, C) -> the same shape."""
-
-    def __init__(self, channels: int, mlp_ratio: int, attention: WindowAttention) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(channels)
-        self.attention = attention
-        self.mlp_norm = nn.LayerNorm(channels)
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, mlp_ratio * channels), nn.GELU(), nn.Linear(mlp_ratio * channels, channels)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x))
-        return x + self.mlp(self.mlp_norm(x))
-
-
-class _PatchMerging(nn.Module):
-    """Join the 2^dims neighbours of a patch: (B, *spatial, C), even sides -> (B, *halved spatial, 2 C)."""
-
-    def __init__(self, spatial_dims: int, channels: int) -> None:
-        super().__init__()
-        corners = itertools.product((0, 1), repeat=spatial_dims)
-        # The order of the reference code: by distance from the first corner, then the first axis first.
-        self.corners = sorted(corners, key=lambda corner: (sum(corner), [-step for step in corner]))
-        self.norm = nn.LayerNorm(len(self.corners) * channels)
-        self.reduction = nn.Linear(len(self.corners) * channels, 2 * channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        neighbours = [x[(slice(None), *(slice(step, None, 2) for step in corner))] for corner in self.corners]
-        return self.reduction(self.norm(torch.cat(neighbours, dim=-1)))
-
-
 class _Stage(nn.Module):
     """Transformer blocks and a merging of patches: (B, C, *spatial) -> (B, 2 C, *halved spatial)."""
 
@@ -133,7 +100,7 @@ class _Stage(nn.Module):
             self.conv = ResidualConvBlock(spatial_dims, channels, channels)
         self.blocks = nn.Sequential(
             *(
-                _SwinBlock(
+                SwinBlock(
                     channels,
                     config.mlp_ratio,
                     WindowAttention(
@@ -147,7 +114,7 @@ class _Stage(nn.Module):
                 for index in range(config.depths[number])
             )
         )
-        self.merging = _PatchMerging(spatial_dims, channels)
+        self.merging = PatchMerging(spatial_dims, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x).movedim(1, -1)
@@ -184,11 +151,7 @@ class SwinUNETR(nn.Module):
             UpsampleAndJoin(dims, coarse, fine) for fine, coarse in zip([widths[0], *widths], widths, strict=False)
         )
         self.head = CONV[dims](widths[0], problem.num_classes, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        start_linear_layers(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits.
