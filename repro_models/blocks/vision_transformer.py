@@ -143,7 +143,7 @@ class VisionTransformer(nn.Module):
         """
         tokens = self.embedding(x).flatten(2).transpose(1, 2)
         if self.has_class_token:
-            tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
+            tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = self.dropout(tokens + self.positions)
         states = []
         for number, block in enumerate(self.blocks, start=1):
