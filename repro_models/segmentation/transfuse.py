@@ -317,7 +317,7 @@ class TransFuse(nn.Module):
             return logits
         of_transformer = _enlarged(self.transformer_head(transformer_maps[-1]), _FINEST)
         return SupervisedLogits(
-            [logits, of_transformer, _enlarged(self.coarse_head(coarse), _TOKEN_SIDE)], self.config.loss_weights
+            [logits, of_transformer, _enlarged(self.coarse_head(coarse), _TOKEN_SIDE)], tuple(self.config.loss_weights)
         )
 
     def _transformer_maps(self, x: Tensor) -> list[Tensor]:
@@ -343,7 +343,7 @@ def build(config: Config, problem: Problem) -> nn.Module:
 
     Raises:
         ValueError: the problem is not 2D, heads do not divide the hidden size or 4 does not, or the ResNet has another
-            number of stages than three or an odd number of channels.
+            number of stages than three or an odd number of channels, or the outputs have not three weights.
         IllegalSizeError: a side of `image_size` is no multiple of 16, or below 32.
     """
     if problem.spatial_dims != 2:
@@ -359,5 +359,7 @@ def build(config: Config, problem: Problem) -> nn.Module:
         )
     if len(config.resnet_depths) != 3 or any(depth < 1 for depth in config.resnet_depths):
         raise ValueError(f"resnet_depths={config.resnet_depths}: give three numbers of units, 1 at least")
+    if len(config.loss_weights) != 3 or min(config.loss_weights) < 0:
+        raise ValueError(f"loss_weights={config.loss_weights}: give three that are not negative, one for each output")
     CONSTRAINTS.check_config(config, problem.spatial_dims)
     return TransFuse(config, problem)

@@ -302,7 +302,8 @@ def build(config: Config, problem: Problem) -> nn.Module:
 
     Raises:
         ValueError: the problem is not 2D, heads do not divide the hidden size, the ResNet has another number of stages
-            than three (or none) or a width that 32 groups cannot share, or skip connections have no maps.
+            than three (or none) or a width that 32 groups cannot share, the decoder has not four steps, or skip
+            connections have no maps.
         IllegalSizeError: a side of `image_size` is no multiple of 16, or below 32.
     """
     if problem.spatial_dims != 2:
@@ -319,6 +320,8 @@ def build(config: Config, problem: Problem) -> nn.Module:
         raise ValueError(
             f"resnet_width={config.resnet_width}: must be a multiple of {_NUM_GROUPS}, the groups of norms"
         )
+    if len(config.decoder_channels) != 4:
+        raise ValueError(f"decoder_channels={config.decoder_channels}: give four, one for each doubling from 1/16 to 1")
     most = len(config.resnet_depths)
     if not 0 <= config.num_skips <= most:
         raise ValueError(f"num_skips={config.num_skips}: must be 0 to {most}, the maps of the ResNet")

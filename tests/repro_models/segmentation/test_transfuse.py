@@ -150,6 +150,8 @@ def test_whole_channels_of_the_branches_are_dropped_in_training(name: str) -> No
         ({"base_features": 3}, "hidden_size=16 and base_features=3: .* the second of 2"),
         ({"resnet_depths": (1, 1)}, r"resnet_depths=\(1, 1\): give three numbers of units"),
         ({"resnet_depths": (1, 0, 1)}, "1 at least"),
+        ({"loss_weights": (0.5, 0.5)}, r"loss_weights=\(0.5, 0.5\): give three that are not negative"),
+        ({"loss_weights": (0.5, 0.7, -0.2)}, "not negative, one for each output"),
         ({"image_size": 40}, "side 40 of axis 0 must be a multiple of 16"),
         ({"image_size": 16}, "side 16 of axis 0 must be a multiple of 16 and at least 32"),
     ],

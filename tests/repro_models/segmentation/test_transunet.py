@@ -109,6 +109,7 @@ def test_dropout_acts_in_training_only() -> None:
         ({"resnet_depths": (1, 1)}, r"resnet_depths=\(1, 1\): give three numbers of units"),
         ({"resnet_depths": (1, 0, 1)}, "1 at least, or "),
         ({"resnet_width": 48}, "resnet_width=48: must be a multiple of 32"),
+        ({"decoder_channels": (8, 8, 4)}, r"decoder_channels=\(8, 8, 4\): give four, one for each doubling"),
         ({"num_skips": 4}, "num_skips=4: must be 0 to 3, the maps of the ResNet"),
         ({"resnet_depths": ()}, "num_skips=3: must be 0 to 0"),
         ({"image_size": 40}, "side 40 of axis 0 must be a multiple of 16"),
