@@ -21,14 +21,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from repro_models.blocks.image_size import OneImageSize, sides_of
 from repro_models.blocks.residual_conv_block import CONV, ResidualConvBlock, UpsampleAndJoin, upsampling
-from repro_models.contract import Constraints, IllegalSizeError, Paper, Problem, Variant
+from repro_models.blocks.vision_transformer import TransformerBlock, check_heads, tokens_as_map
+from repro_models.contract import Paper, Problem, Variant
 
 PAPER = Paper(
     title="UNETR: Transformers for 3D Medical Image Segmentation",
@@ -111,48 +111,7 @@ VARIANTS = {
 }
 
 
-def _sides(image_size: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
-    return (image_size,) * spatial_dims if isinstance(image_size, int) else tuple(image_size)
-
-
-@dataclass(frozen=True)
-class _Sides(Constraints):
-    """A network takes images of its own size only."""
-
-    def check_size(self, config: Any, size: Sequence[int]) -> None:
-        """Raise `IllegalSizeError` unless `size` is the `image_size` of `config`."""
-        super().check_size(config, size)
-        for axis, (side, expected) in enumerate(zip(size, _sides(config.image_size, len(size)), strict=True)):
-            if side != expected:
-                raise IllegalSizeError(
-                    f"image size {tuple(size)}: side {side} of axis {axis} must be {expected}, for which this network "
-                    f"has positions; cut the image into tiles, or train a network with image_size {tuple(size)}"
-                )
-
-
-CONSTRAINTS = _Sides(spatial_dims=(2, 3), divisor=lambda config: _CUBE, smallest_side=lambda config: _CUBE)
-
-
-class _TransformerBlock(nn.Module):
-    """Equations 2 and 3: (B, T, E) -> (B, T, E)."""
-
-    def __init__(self, hidden_size: int, mlp_size: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.attention_norm = nn.LayerNorm(hidden_size)
-        self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size, bias=False)
-        self.projection = nn.Linear(hidden_size, hidden_size)
-        self.mlp_norm = nn.LayerNorm(hidden_size)
-        self.mlp = nn.Sequential(nn.Linear(hidden_size, mlp_size), nn.GELU(), nn.Linear(mlp_size, hidden_size))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self._attend(self.attention_norm(tokens))
-        return tokens + self.mlp(self.mlp_norm(tokens))
-
-    def _attend(self, tokens: Tensor) -> Tensor:
-        heads = self.query_key_value(tokens).unflatten(-1, (3, self.num_heads, -1))
-        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, T, E / heads)
-        return self.projection(functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+CONSTRAINTS = OneImageSize(spatial_dims=(2, 3), divisor=lambda config: _CUBE, smallest_side=lambda config: _CUBE)
 
 
 class _SkipPath(nn.Sequential):
@@ -183,11 +142,14 @@ class UNETR(nn.Module):
         super().__init__()
         dims, features, hidden_size = problem.spatial_dims, config.base_features, config.hidden_size
         self.config = config
-        self.grid = tuple(side // _CUBE for side in _sides(config.image_size, dims))
+        self.grid = tuple(side // _CUBE for side in sides_of(config.image_size, dims))
         self.embedding = CONV[dims](problem.in_channels, hidden_size, _CUBE, stride=_CUBE)
         self.positions = nn.Parameter(torch.empty(1, math.prod(self.grid), hidden_size))
         self.blocks = nn.ModuleList(
-            _TransformerBlock(hidden_size, config.mlp_size, config.num_heads) for _ in range(config.num_blocks)
+            TransformerBlock(
+                hidden_size, config.mlp_size, config.num_heads, has_query_key_value_bias=False, norm_epsilon=1e-5
+            )
+            for _ in range(config.num_blocks)
         )
         self.norm = nn.LayerNorm(hidden_size)
         self.image_path = ResidualConvBlock(dims, problem.in_channels, features)
@@ -225,16 +187,12 @@ class UNETR(nn.Module):
         for number, block in enumerate(self.blocks, start=1):
             tokens = block(tokens)
             if number in self.config.skip_blocks:
-                states.append(self._as_map(tokens))
+                states.append(tokens_as_map(tokens, self.grid))
         skips = [self.image_path(x), *(path(state) for path, state in zip(self.skip_paths, states, strict=True))]
-        y = self._as_map(self.norm(tokens))
+        y = tokens_as_map(self.norm(tokens), self.grid)
         for step, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
             y = step(y, skip)
         return self.head(y)
-
-    def _as_map(self, tokens: Tensor) -> Tensor:
-        """(B, T, E) -> (B, E, *grid)."""
-        return tokens.transpose(1, 2).unflatten(2, self.grid)
 
 
 def build(config: Config, problem: Problem) -> nn.Module:
@@ -244,21 +202,11 @@ def build(config: Config, problem: Problem) -> nn.Module:
         ValueError: the heads do not divide the hidden size, or a skip connection has no block of its own.
         IllegalSizeError: a side of `image_size` is no multiple of 16.
     """
-    if config.hidden_size % config.num_heads:
-        raise ValueError(
-            f"hidden_size={config.hidden_size} and num_heads={config.num_heads}: the heads share the hidden size "
-            f"evenly; set hidden_size to a multiple of {config.num_heads}"
-        )
+    check_heads(config.hidden_size, config.num_heads)
     first, second, third = config.skip_blocks
     if not 1 <= first < second < third <= config.num_blocks:
         raise ValueError(
             f"skip_blocks={config.skip_blocks}: must be three rising numbers from 1 to num_blocks={config.num_blocks}"
         )
-    sides = _sides(config.image_size, problem.spatial_dims)
-    if len(sides) != problem.spatial_dims:
-        raise ValueError(
-            f"image_size={config.image_size}: has {len(sides)} sides, but the network is {problem.spatial_dims}D; "
-            f"give one int, or {problem.spatial_dims} of them"
-        )
-    CONSTRAINTS.check_size(config, sides)
+    CONSTRAINTS.check_config(config, problem.spatial_dims)
     return UNETR(config, problem)
