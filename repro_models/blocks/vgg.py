@@ -55,7 +55,7 @@ def vgg_stages(
 def vgg_convs(
     channels: Sequence[int], kernel_size: int = 3, *, has_norm: bool, has_relu: bool = True, dilation: int = 1
 ) -> nn.Sequential:
-    """(B, channels[0], X, Y) -> (B, channels[-1], X, Y): convolutions with bias, normalisation and ReLU as asked for."""
+    """(B, channels[0], X, Y) -> (B, channels[-1], X, Y): convolutions with bias, norms and ReLUs as asked for."""
     layers: list[nn.Module] = []
     for in_channels, out_channels in pairwise(channels):
         conv = nn.Conv2d(
