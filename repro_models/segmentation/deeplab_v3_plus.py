@@ -11,8 +11,9 @@ Differs:
       paper takes factors of 4. Corners of pixels are aligned, not their centres; `aligns_centres=True` is the paper's
       code.
     - Four sizes of the network with ResNet-101 are in circulation. The default is the paper's; another has one
-      convolution in its decoder and torchvision's ResNet; segmentation-models-pytorch has separable convolutions
-      without normalisation between depthwise and pointwise ones, one in the decoder, and another one after the pyramid.
+      convolution in its decoder, which takes the low-level map first, and torchvision's ResNet;
+      segmentation-models-pytorch has separable convolutions without normalisation between depthwise and pointwise
+      ones, one in the decoder, and another one after the pyramid.
     - MobileNetV2 as in a published port, which pads maps in another place (`repro_models/blocks/mobilenet.py`).
 Shapes:
     B batch, C channels, X Y pixels, K classes.
@@ -59,6 +60,7 @@ class Config:
         atrous_rates: of the pyramid; None: 6, 12, 18 at a sixteenth and twice that at an eighth.
         pyramid_features: channels of the pyramid and the decoder.
         low_level_features: channels to which the low-level map is reduced.
+        joins_low_level_first: order of what the decoder joins.
         num_decoder_convs: 3x3 convolutions of the decoder.
         separable: 3x3 convolutions of pyramid and decoder: "no", "plain" (depthwise and pointwise) or "normalised"
             (with normalisation and ReLU between both, as in the paper with Xception).
@@ -78,6 +80,7 @@ class Config:
     atrous_rates: tuple[int, ...] | None = None
     pyramid_features: int = 256
     low_level_features: int = 48
+    joins_low_level_first: bool = False
     num_decoder_convs: int = 2
     separable: str = "no"
     has_conv_after_pyramid: bool = False
@@ -93,9 +96,17 @@ _PORT = "counted in kazuto1011/deeplab-pytorch"
 _VAINF = "counted in VainF/DeepLabV3Plus-Pytorch"
 _SMP = "counted in segmentation-models-pytorch 0.6.0"
 _RESNET50 = (3, 4, 6, 3)
-_ONE_CONV = Config(multi_grid=(), num_decoder_convs=1, strides_first_conv=False, dilates_first_unit=False, dropout=0.1)
+_ONE_CONV = Config(
+    multi_grid=(),
+    joins_low_level_first=True,
+    num_decoder_convs=1,
+    strides_first_conv=False,
+    dilates_first_unit=False,
+    dropout=0.1,
+)
 _SEPARABLE = replace(
     _ONE_CONV,
+    joins_low_level_first=False,
     dilates_first_unit=True,
     separable="plain",
     has_conv_after_pyramid=True,
@@ -190,7 +201,8 @@ class DeepLabV3Plus(nn.Module):
         CONSTRAINTS.check_size(self.config, x.shape[2:])
         low_level, last = self.encoder(x)
         features = self._enlarge(self.pyramid(last), low_level)
-        features = self.decoder(torch.cat([features, self.reduction(low_level)], dim=1))
+        joined = [features, self.reduction(low_level)]
+        features = self.decoder(torch.cat(joined[::-1] if self.config.joins_low_level_first else joined, dim=1))
         return self._enlarge(self.classifier(features), x)
 
     def _enlarge(self, coarse: Tensor, like: Tensor) -> Tensor:

@@ -103,6 +103,7 @@ def test_v1_equals_the_transcription(filling: str, golden: tuple[float, float, f
                 [0.04360168, 0.04359698, 0.04359864, 0.04241728, 0.04242157, 0.04241728, 0.04359864, 0.04359698],
             ),
             id="v3-constant",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "deeplab_v3",
@@ -115,6 +116,7 @@ def test_v1_equals_the_transcription(filling: str, golden: tuple[float, float, f
                 [2.603626, 2.60216, 2.602199, 2.602322, 2.602318, 2.602316, 2.60273, 2.602766],
             ),
             id="v3-sine",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -126,6 +128,7 @@ def test_scores_of_v2_and_v3_equal_the_published_port(
     assert_golden(output, *golden)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "changes", "filling", "golden"),
     [

@@ -29,6 +29,16 @@ def test_the_decoder_joins_features_and_low_level_map_at_a_quarter(size: tuple[i
     assert seen[0].shape == (1, 8 + 4, -(-size[0] // 4), -(-size[1] // 4))
 
 
+@pytest.mark.parametrize(("joins_low_level_first", "start"), [(False, 8), (True, 0)])
+def test_the_low_level_map_comes_last_or_first(joins_low_level_first: bool, start: int) -> None:
+    config = replace(TINY, joins_low_level_first=joins_low_level_first)
+    network: Any = deeplab_v3_plus.build(config, PROBLEM).eval()
+    seen, reduced = input_of(network.decoder), []
+    network.reduction.register_forward_hook(lambda _, __, output: reduced.append(output))
+    network(torch.randn(1, 1, 17, 17))
+    assert torch.equal(seen[0][:, start : start + 4], reduced[0])
+
+
 @pytest.mark.parametrize("aligns_centres", [False, True])
 def test_maps_are_enlarged_by_their_corners_or_by_the_centres_there(aligns_centres: bool) -> None:
     network: Any = deeplab_v3_plus.build(replace(TINY, aligns_centres=aligns_centres), PROBLEM).eval()
