@@ -8,13 +8,14 @@ Differs:
     - Weights start fresh: the paper's have seen ImageNet. Kaiming normal, by the outputs, as for ResNet; classifier by
       torch's default.
     - Features are brought to the size of the low-level map and logits to that of the image, whatever the sides; the
-      paper takes factors of 4. Corners of pixels are aligned, not their centres; `aligns_centres=True` is the paper's
-      code.
+      paper takes factors of 4. Corners of pixels are aligned, not their centres; `aligns_centres=True` does as
+      segmentation-models-pytorch.
     - Four sizes of the network with ResNet-101 are in circulation. The default is the paper's; another has one
       convolution in its decoder, which takes the low-level map first, and torchvision's ResNet;
       segmentation-models-pytorch has separable convolutions without normalisation between depthwise and pointwise
       ones, one in the decoder, and another one after the pyramid.
-    - MobileNetV2 as in a published port, which pads maps in another place (`repro_models/blocks/mobilenet.py`).
+    - A published port with MobileNetV2 pads maps in another place (`repro_models/blocks/mobilenet.py`);
+      `has_port_padding=True`.
 Shapes:
     B batch, C channels, X Y pixels, K classes.
 """
