@@ -150,10 +150,10 @@ def _cut(x: Tensor, start: int, size: torch.Size) -> Tensor:
 class FCN(nn.Module):
     """VGG-16, scores of one to three levels, their sum at the size of the image.
 
-    A score lies where the centre of the pixels it sees is, so what is cut away follows from paddings and strides: with
-    a padding of P (1 where all convolutions keep the sides) and `fc6` unpadded, 5 and 9 pixels of the scores at 1/16
-    and 1/8, and P - 81, P - 73 or P - 69 of the image for strides of 32, 16 and 8, which is 19, 27 and 31. With `fc6`
-    padded it is nothing of these, but half a stride of each transposed convolution.
+    A score lies over the centre of the pixels it sees, so what is cut away follows from paddings and strides. With the
+    first convolution padded by 100 and `fc6` not at all: 5 and 9 pixels of the scores at 1/16 and 1/8, and 100 - 81,
+    100 - 73 or 100 - 69 of the image for strides of 32, 16 and 8. Where every convolution keeps the sides: half a
+    stride of each transposed convolution.
 
     Args:
         config: size and form.
@@ -200,7 +200,9 @@ class FCN(nn.Module):
             _Upsampling(num_classes, 2, is_learned=config.learns_doubling) for _ in range(num_skips)
         )
         self.to_image = _Upsampling(num_classes, config.stride, is_learned=False)
-        self.image_start = padding - {32: 81, 16: 73, 8: 69}[config.stride]
+        self.image_start = config.stride // 2
+        if config.has_wide_padding:
+            self.image_start = _WIDE_PADDING - {32: 81, 16: 73, 8: 69}[config.stride]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits.
@@ -212,19 +214,22 @@ class FCN(nn.Module):
             (B, K, X, Y).
         """
         CONSTRAINTS.check_size(self.config, x.shape[2:])
-        size, poolings = x.shape[2:], []
+        size = x.shape[2:]
+        poolings: list[Tensor] = []
         for stage in self.stages:
             x = self.pool(stage(x))
             poolings.append(x)
         score, *skip_scores = self.scores
         y = score(self.fully_connected(x))
-        is_wide = self.config.has_wide_padding
         skips = zip(self.doublings, skip_scores, poolings[3:1:-1], self.skip_factors, self.skip_starts, strict=False)
         for doubling, score, pooling, factor, start in skips:
             finer = score(pooling * factor)
             y = doubling(y)
-            y = y + _cut(finer, start, y.shape[2:]) if is_wide else _cut(y, 1, finer.shape[2:]) + finer
-        return _cut(self.to_image(y), self.image_start if is_wide else self.config.stride // 2, size)
+            if self.config.has_wide_padding:
+                y = y + _cut(finer, start, y.shape[2:])
+            else:
+                y = _cut(y, 1, finer.shape[2:]) + finer
+        return _cut(self.to_image(y), self.image_start, size)
 
 
 class FCNOnResNet(nn.Module):
