@@ -48,7 +48,7 @@ def vgg_stages(
         dilation = last_dilation if number == len(widths) - 1 else 1
         channels = [in_channels if number == 0 else widths[number - 1], *[width] * num_convs]
         stages.append(vgg_convs(channels, has_norm=has_norm, dilation=dilation))
-    stages[0][0].padding = (first_padding, first_padding)  # type: ignore[index, union-attr]
+    stages[0][0].padding = (first_padding, first_padding)  # type: ignore[index]
     return stages
 
 

@@ -19,6 +19,7 @@ Shapes:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -161,7 +162,7 @@ class DeepLabV3(nn.Module):
         rates = config.atrous_rates or tuple(rate * _RATES_STRIDE // config.output_stride for rate in _RATES)
         features = config.pyramid_features
         self.pyramid = ASPP(self.encoder.channels[-1], features, rates, dropout=config.dropout)
-        extra = conv_norm_relu(features, features, 3) if config.has_extra_conv else []
+        extra: Iterable[nn.Module] = conv_norm_relu(features, features, 3) if config.has_extra_conv else ()
         self.classifier = nn.Sequential(*extra, nn.Conv2d(features, problem.num_classes, 1))
         if config.has_auxiliary_head:
             self.auxiliary_head = fcn_head(self.encoder.channels[-2], problem.num_classes)
