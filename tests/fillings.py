@@ -19,15 +19,17 @@ from torch import Tensor, nn
 def fill(network: nn.Module, filling: str) -> None:
     """Fill all parameters: `filling` is "constant" or "sine"."""
     for name, parameter in network.named_parameters():
-        wave = torch.sin(torch.arange(1, parameter.numel() + 1, dtype=torch.float64)).reshape(parameter.shape)
         if filling == "constant":
-            values = torch.full_like(parameter, 0.01)
-        elif parameter.ndim >= 2:
-            values = math.sqrt(2 * parameter.shape[0] / parameter.numel()) * wave
+            parameter.data.fill_(0.01)
+            continue
+        # In place, because the largest layers have a hundred million weights.
+        values = torch.arange(1, parameter.numel() + 1, dtype=torch.float64).sin_().reshape(parameter.shape)
+        if parameter.ndim >= 2:
+            values.mul_(math.sqrt(2 * parameter.shape[0] / parameter.numel()))
         elif name.endswith("weight"):
-            values = 1 + 0.1 * wave
+            values.mul_(0.1).add_(1)
         else:
-            values = 0.1 * wave
+            values.mul_(0.1)
         parameter.data.copy_(values)
 
 
