@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,16 @@ from pipelines.planning.step_memory import Batch, StepMemory, step_memory
 from pipelines.planning.topology import SMALLEST_EDGE, topology
 from repro_models.contract import Problem
 
-# Of a network in training mode and a batch, whether Dice sums run over the batch, and the ignore label.
-LossTerms = Callable[[nn.Module, Batch, bool, int | None], tuple[Tensor, Tensor]]
+
+class LossTerms(Protocol):
+    """The loss of a training, in two parts whose sum it is."""
+
+    def __call__(
+        self, network: nn.Module, batch: Batch, is_batch_dice: bool, ignore_label: int | None = None, *, loss: str
+    ) -> tuple[Tensor, Tensor]:
+        """Of a network in training mode; `loss` is its name."""
+
+
 Elements = Callable[[Candidate], int]
 Measure = Callable[[Candidate, int], StepMemory]
 _DATASET_SHARE = 0.05
@@ -261,6 +269,7 @@ class HouseSizer:
         memory_gib: the budget.
         optimizer: keys name, momentum, weight_decay.
         loss_terms: of the training; their sum is the loss.
+        loss: its name, as in params.yaml.
         ignore_label: of voxels without annotation.
         preset: key of `PRESETS` whose encoder `config` has, if it has one's.
     """
@@ -273,6 +282,7 @@ class HouseSizer:
     memory_gib: float
     optimizer: Mapping[str, Any]
     loss_terms: LossTerms
+    loss: str = "dice_cross_entropy"
     ignore_label: int | None = None
     preset: str | None = None
 
@@ -294,6 +304,7 @@ class HouseSizer:
             batch_size,
             tuple((key, self.optimizer[key]) for key in ("name", "momentum", "weight_decay")),
             self.loss_terms,
+            self.loss,
             self.ignore_label,
             device,
         )
@@ -363,6 +374,7 @@ def _step(
     batch_size: int,
     optimizer: tuple[tuple[str, Any], ...],
     loss_terms: LossTerms,
+    loss_name: str,
     ignore_label: int | None,
     device: str,
 ) -> StepMemory:
@@ -374,7 +386,7 @@ def _step(
 
     def loss(network: nn.Module, batch: Batch) -> Tensor:
         # Whether Dice is taken over the batch in 3D is known only when the patch is; it changes a few numbers.
-        sample_mean, whole_batch = loss_terms(network, batch, problem.spatial_dims == 2, ignore_label)
+        sample_mean, whole_batch = loss_terms(network, batch, problem.spatial_dims == 2, ignore_label, loss=loss_name)
         return sample_mean + whole_batch
 
     return step_memory(
