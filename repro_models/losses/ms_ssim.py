@@ -20,7 +20,8 @@ Differs:
       similarity, which falls as the loss should rise.
     - Negative factors, which have no such power, are raised to 1e-6.
     - An image too small for five scales gets as many as fit, their weights scaled to a sum of 1, unless a number is
-      given; five want 176 pixels. The published code shrinks its window.
+      given; five want 176 pixels. Below 11 pixels, where coarse outputs of deep supervision are, the window is as large
+      as the image. The published code shrinks the window before it leaves a scale out.
     - Of several classes: mean over the foreground's.
 Shapes:
     B batch, K classes (background is 0), H W pixels, N maps.
@@ -64,12 +65,13 @@ def ms_ssim(
         (N,).
 
     Raises:
-        ValueError: unknown form, or an image that is too small.
+        ValueError: unknown form, or more scales than the image has room for.
     """
     if form not in FORMS:
         raise ValueError(f"form={form!r}: must be one of {', '.join(FORMS)}")
-    num_scales = _checked_scales(num_scales, min(prediction.shape[1:]))
-    positions = torch.arange(_WINDOW, device=prediction.device, dtype=prediction.dtype) - _WINDOW // 2
+    side = min(prediction.shape[1:])
+    num_scales, length = _checked_scales(num_scales, side), min(_WINDOW, side)
+    positions = torch.arange(length, device=prediction.device, dtype=prediction.dtype) - (length - 1) / 2
     window = torch.exp(positions.square() / (-2 * _SIGMA**2))
     window = window / window.sum()
     maps = torch.stack([prediction, reference], dim=1)
@@ -100,12 +102,7 @@ def ms_ssim(
 
 
 def _checked_scales(num_scales: int | None, side: int) -> int:
-    if side < _WINDOW:
-        raise ValueError(
-            f"MS-SSIM of images with a side of {side}: its window has {_WINDOW} pixels; take larger patches or another "
-            "loss"
-        )
-    fitting = min(int(math.log2(side // _WINDOW)) + 1, len(_WEIGHTS))
+    fitting = min(int(math.log2(max(side // _WINDOW, 1))) + 1, len(_WEIGHTS))
     if num_scales is None:
         return fitting
     if not 1 <= num_scales <= len(_WEIGHTS):
@@ -155,7 +152,7 @@ class MSSSIMLoss(nn.Module):
             target: (B, H, W) int64, labels 0 to K - 1 or the ignore label.
 
         Raises:
-            ValueError: the images are not 2D, or too small.
+            ValueError: the images are not 2D, or too small for the scales asked for.
         """
         if logits.ndim != 4:
             raise ValueError(

@@ -207,10 +207,10 @@ def _gated(logits: Tensor, presence: Tensor | None) -> Tensor:
     if presence is None:
         return logits
     is_closed = (presence[:, 0] >= presence[:, 1]).view(-1, 1, 1, 1)
-    classes = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
     # A single class is a sigmoid's, and has no background of its own.
-    closed = torch.where(classes == 0, _CLOSED_LOGIT, 0.0) if logits.shape[1] > 1 else -_CLOSED_LOGIT * (classes + 1)
-    return torch.where(is_closed, closed.to(logits), logits)
+    first = _CLOSED_LOGIT if logits.shape[1] > 1 else -_CLOSED_LOGIT
+    closed = torch.cat([logits.new_full((1, 1, 1, 1), first), logits.new_zeros(1, logits.shape[1] - 1, 1, 1)], dim=1)
+    return torch.where(is_closed, closed, logits)
 
 
 def build(config: Config, problem: Problem) -> nn.Module:

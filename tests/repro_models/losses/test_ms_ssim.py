@@ -86,7 +86,9 @@ def test_maps_that_are_opposite_have_a_finite_gradient() -> None:
     assert logits.grad.isfinite().all()
 
 
-@pytest.mark.parametrize(("side", "num_scales"), [(11, 1), (21, 1), (22, 2), (175, 4), (176, 5), (400, 5)])
+@pytest.mark.parametrize(
+    ("side", "num_scales"), [(1, 1), (10, 1), (11, 1), (21, 1), (22, 2), (175, 4), (176, 5), (400, 5)]
+)
 def test_there_are_as_many_scales_as_the_window_fits(side: int, num_scales: int) -> None:
     generator = torch.Generator().manual_seed(0)
     p, g = torch.rand(2, 1, side, side, generator=generator, dtype=torch.float64)
@@ -94,6 +96,15 @@ def test_there_are_as_many_scales_as_the_window_fits(side: int, num_scales: int)
     if num_scales < 5:
         with pytest.raises(ValueError, match=f"num_scales={num_scales + 1}: images with a side of {side} have"):
             ms_ssim(p, g, num_scales=num_scales + 1)
+
+
+def test_an_image_smaller_than_the_window_is_its_window_by_hand() -> None:
+    # Of two by two pixels each weighs a quarter: means 1/2 and 1/4, variances 1/4 and 3/16, covariance 1/8.
+    p = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]], dtype=torch.float64)
+    g = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]], dtype=torch.float64)
+    luminance = (1 / 4 + 1e-4) / (1 / 4 + 1 / 16 + 1e-4)
+    structure = (1 / 4 + 9e-4) / (1 / 4 + 3 / 16 + 9e-4)
+    assert ms_ssim(p, g).item() == pytest.approx(luminance * structure)
 
 
 def test_fewer_scales_share_the_weight_of_all() -> None:
@@ -106,7 +117,6 @@ def test_fewer_scales_share_the_weight_of_all() -> None:
 @pytest.mark.parametrize(
     ("shape", "settings", "message"),
     [
-        ((1, 2, 16, 10), {}, "images with a side of 10: its window has 11 pixels; take larger patches or another loss"),
         ((1, 2, 16, 16, 16), {}, "images of 3 dimensions: it serves 2; set the entry's configuration to 2d"),
         ((1, 2, 16, 16), {"form": "other"}, "form='other': must be one of wang, every_scale, repository"),
         ((1, 2, 16, 16), {"num_scales": 6}, "num_scales=6: must be from 1 to 5"),
