@@ -20,6 +20,7 @@ Shapes:
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -227,7 +228,7 @@ def _mean_prediction(heads: list[Tensor]) -> Tensor:
     """Logits whose softmax is the mean of the heads' (for one class: whose sigmoid); all (B, K, *spatial)."""
 
     def log_mean(logarithms: list[Tensor]) -> Tensor:
-        return torch.stack(logarithms).logsumexp(dim=0) - math.log(len(logarithms))
+        return functools.reduce(torch.logaddexp, logarithms) - math.log(len(logarithms))
 
     if heads[0].shape[1] == 1:
         return log_mean([functional.logsigmoid(head) for head in heads]) - log_mean(
