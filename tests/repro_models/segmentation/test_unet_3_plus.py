@@ -42,13 +42,15 @@ def test_channels_and_classes_count_as_in_the_authors_code(
 
 
 @pytest.mark.parametrize(
-    ("variant", "is_training", "expected"), [("plain", False, 308_831_846_400), ("paper", True, 308_932_300_800)]
+    ("variant", "is_training", "expected"),
+    [("plain", False, 308_831_846_400), ("paper", False, 308_831_846_400), ("paper", True, 308_932_300_800)],
 )
 def test_operations_are_those_of_the_authors_code_which_computes_side_outputs_always(
     variant: str, is_training: bool, expected: int
 ) -> None:
     stated = unet_3_plus.VARIANTS[variant]
     assert num_macs(on_meta(stated.config, stated.problem), 3, (320, 320), is_training) == expected
+    assert is_training or expected == stated.num_macs
 
 
 def test_a_stage_gathers_as_many_channels_of_every_scale() -> None:
