@@ -60,11 +60,11 @@ def predict_overlap_tiles(
         tile = network(padded[(slice(None), *seen)][None])[0]
         if logits is None:
             logits = tile.new_empty(len(tile), *sides)
-        given = tuple(slice(low, low + length) for low, length in zip(corner, output_size, strict=True))
+        place = tuple(slice(low, low + length) for low, length in zip(corner, output_size, strict=True))
         inside = tuple(
             slice(0, min(length, side - low)) for low, length, side in zip(corner, output_size, sides, strict=True)
         )
-        logits[(slice(None), *given)] = tile[(slice(None), *inside)]
+        logits[(slice(None), *place)] = tile[(slice(None), *inside)]
     assert logits is not None
     return logits
 

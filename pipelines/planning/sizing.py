@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from types import ModuleType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,16 +28,9 @@ from pipelines.planning.step_memory import Batch, StepMemory, step_memory
 from pipelines.planning.topology import SMALLEST_EDGE, topology
 from repro_models.contract import Problem
 
-
-class LossTerms(Protocol):
-    """The loss of a training, in two parts whose sum it is."""
-
-    def __call__(
-        self, network: nn.Module, batch: Batch, is_batch_dice: bool, ignore_label: int | None = None, *, loss: str
-    ) -> tuple[Tensor, Tensor]:
-        """Of a network in training mode; `loss` is its name."""
-
-
+# Of a network in training mode and a batch, whether sums of overlaps run over the batch, the ignore label, and, as
+# `loss`, the name of the loss: two parts, whose sum is minimised.
+LossTerms = Callable[..., tuple[Tensor, Tensor]]
 Elements = Callable[[Candidate], int]
 Measure = Callable[[Candidate, int], StepMemory]
 _DATASET_SHARE = 0.05
