@@ -42,6 +42,7 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "training.schedule.warmup_fraction": _BELOW_ONE,
     "training.clip_norm": ("above 0, or null", lambda value: value is None or value > 0),
     "training.foreground_fraction": ("in [0, 1]", lambda value: 0 <= value <= 1),
+    "training.elastic_probability": ("in [0, 1]", lambda value: 0 <= value <= 1),
     "training.max_batch_size": ("1 or more, or null", lambda value: value is None or value >= 1),
     "inference.overlap": _BELOW_ONE,
     "evaluation.tolerance_mm": _POSITIVE,
@@ -180,20 +181,33 @@ class Training:
     Attributes:
         recipe: `house` trains all entries by these settings; `paper` by what each architecture's paper says of
             optimiser, schedule, steps and their end, where its file has it.
+        loss: of segmentation.
         optimizer: which, and its settings.
         schedule: of the learning rate.
         clip_norm: largest norm of the gradient, None for any.
         foreground_fraction: part of a batch that is centred on foreground.
+        elastic_probability: of an elastic deformation of a training patch.
         mirror_axes: `auto` leaves out left-right where two labels differ only in their side; or `all`, `none`, a list.
         max_batch_size: upper bound on the planned batch, None for none.
         rescue: whether a training whose score is still 0 after a tenth of its budget begins anew with gentler steps.
     """
 
     recipe: Literal["house", "paper"] = "house"
+    loss: Literal[
+        "dice_cross_entropy",
+        "dice",
+        "vnet_dice",
+        "iou",
+        "focal",
+        "ms_ssim",
+        "unet_3_plus",
+        "border_weighted_cross_entropy",
+    ] = "dice_cross_entropy"
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     clip_norm: float | None = 12.0
     foreground_fraction: float = 0.33
+    elastic_probability: float = 0.0
     mirror_axes: str | list[int] = "auto"
     max_batch_size: int | None = None
     rescue: bool = True

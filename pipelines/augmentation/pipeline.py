@@ -19,7 +19,7 @@ from pipelines.augmentation.intensity import (
     RandomNoise,
     ZeroOutside,
 )
-from pipelines.augmentation.spatial import Affine, Box, CentreCrop, RandomAffine, RandomMirror
+from pipelines.augmentation.spatial import Affine, Box, CentreCrop, RandomAffine, RandomElastic, RandomMirror
 from pipelines.planning.patch import rotation_degrees
 
 
@@ -78,8 +78,9 @@ def training_augmentation(
     mirror_axes: Sequence[int],
     is_dummy_2d: bool,
     uses_nonzero_mask: Sequence[bool],
+    elastic_probability: float = 0.0,
 ) -> Augmentation:
-    """nnU-Net's list and probabilities.
+    """nnU-Net's list and probabilities, and, which it has not, elastic deformation.
 
     Args:
         spatial_dims: 2 or 3.
@@ -87,14 +88,17 @@ def training_augmentation(
         mirror_axes: spatial axes that may be flipped.
         is_dummy_2d: rotate and scale only within slices along axis 0.
         uses_nonzero_mask: per image channel; its length is the number of channels.
+        elastic_probability: of an elastic deformation; with 0 none is drawn for.
     """
     assert len(patch_size) == spatial_dims
     size, num_channels = tuple(patch_size), len(uses_nonzero_mask)
     masked = tuple(channel for channel, is_masked in enumerate(uses_nonzero_mask) if is_masked)
     outside = (ZeroOutside(masked),) if masked else ()
+    elastic = (RandomElastic(size, elastic_probability, is_in_plane=is_dummy_2d),) if elastic_probability else ()
     return Augmentation(
         random=(
             RandomAffine(size, rotation_degrees(size), is_in_plane=is_dummy_2d),
+            *elastic,
             RandomNoise(),
             RandomBlur(num_channels, spatial_dims),
             RandomBrightness(num_channels),

@@ -1,4 +1,4 @@
-"""Rotation, scaling and mirroring of a patch (nnU-Net v2).
+"""Rotation, scaling and mirroring of a patch (nnU-Net v2), and elastic deformation (U-Net, Ronneberger et al., 2015).
 
 Each transform is two classes: `Random…` draws, the other is what was drawn and can be applied again. Images are
 (C, *spatial) float, labels (*spatial) of any integer type; spatial axes are (Z, Y, X) or (Y, X).
@@ -9,6 +9,8 @@ Differs:
     - The centre is that of the plain crop, so zero rotation and unit scale equal the crop exactly.
     - Labels: the largest share in linear interpolation, counted over the at most eight voxels around a point, so the
       cost does not grow with the number of classes. nnU-Net resamples one indicator per class and thresholds it.
+    - Elastic deformation: displacements have a deviation of U-Net's 10 voxels, but no more than a tenth of the shortest
+      side, because patches may be small.
 """
 
 from __future__ import annotations
@@ -83,18 +85,60 @@ class Affine:
 
     def apply(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Resample both to `size`: image linearly with 0 outside, label by the largest linear share, -1 outside."""
-        num_dims = len(self.matrix)
-        if num_dims < len(self.size):
+        if len(self.matrix) < len(self.size):
             first = centre_offsets(label.shape, self.size)[0]
             image = image[:, first : first + self.size[0]]
             label = label[first : first + self.size[0]]
-        # A border stands for everything outside: one voxel below, and two above, so that a position there has a cell.
-        border = [1, 2] * num_dims
-        values = functional.pad(image, border).flatten(-num_dims)
-        classes = functional.pad(label.to(torch.int16), border, value=OUTSIDE).flatten(-num_dims)
-        cells = _Cells.around(self.matrix, self.size[-num_dims:], label.shape[-num_dims:], image.device)
-        winner = _largest_share(classes.view(-1, classes.shape[-1]), cells)
-        return cells.interpolated(values).view(-1, *self.size), winner.view(self.size).to(label.dtype)
+        return _resampled(image, label, self.size, self.matrix)
+
+
+@dataclass(frozen=True)
+class Elastic:
+    """Look, for every voxel, beside where it is: displacements on a coarse grid, with bicubic ones between.
+
+    Attributes:
+        num_nodes: of the grid along an axis; the outer ones are the corners of the patch.
+        shifts: in voxels; for the last axes of the patch, as many as move, one after the other, those of all nodes.
+        num_dims: how many axes move; in a 3D patch two leave the slices apart.
+    """
+
+    num_nodes: int
+    shifts: tuple[float, ...]
+    num_dims: int
+
+    def displacement(self, size: Sequence[int]) -> Tensor:
+        """In voxels, (num_dims, *last sides of `size`)."""
+        field = torch.tensor(self.shifts).view(self.num_dims, *[self.num_nodes] * self.num_dims)
+        basis = torch.eye(self.num_nodes).view(1, self.num_nodes, self.num_nodes, 1)
+        for side in size[-self.num_dims :]:
+            weights = functional.interpolate(basis, size=(side, 1), mode="bicubic", align_corners=True)[0, :, :, 0]
+            # The axis in front goes to the end, so that all have had their turn when they are in order again.
+            field = torch.tensordot(field, weights, dims=([1], [0]))
+        return field
+
+    def apply(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Resample both: image linearly with 0 outside, label by the largest linear share, -1 outside."""
+        identity = torch.eye(self.num_dims).tolist()
+        displacement = self.displacement(label.shape).to(image.device)
+        return _resampled(image, label, tuple(label.shape), identity, displacement)
+
+
+def _resampled(
+    image: Tensor,
+    label: Tensor,
+    size: tuple[int, ...],
+    matrix: Sequence[Sequence[float]],
+    displacement: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Central box of `size`, mapped by `matrix` about its centre and then displaced (num_dims, *size)."""
+    num_dims = len(matrix)
+    # A border stands for everything outside: one voxel below, and two above, so that a position there has a cell.
+    border = [1, 2] * num_dims
+    values = functional.pad(image, border).flatten(-num_dims)
+    classes = functional.pad(label.to(torch.int16), border, value=OUTSIDE).flatten(-num_dims)
+    cells = _Cells.around(matrix, size[-num_dims:], label.shape[-num_dims:], image.device, displacement)
+    winner = _largest_share(classes.view(-1, classes.shape[-1]), cells)
+    return cells.interpolated(values).view(-1, *size), winner.view(size).to(label.dtype)
 
 
 @dataclass(frozen=True)
@@ -113,9 +157,17 @@ class _Cells:
 
     @classmethod
     def around(
-        cls, matrix: Sequence[Sequence[float]], size: Sequence[int], shape: Sequence[int], device: torch.device
+        cls,
+        matrix: Sequence[Sequence[float]],
+        size: Sequence[int],
+        shape: Sequence[int],
+        device: torch.device,
+        displacement: Tensor | None = None,
     ) -> _Cells:
-        """Cells of the box of `size` in the middle of a source of `shape`, mapped by `matrix` about its centre."""
+        """Cells of the box of `size` in the middle of a source of `shape`, mapped by `matrix` about its centre.
+
+        What is mapped is displaced by `displacement` (num_dims, *size) voxels, where there is one.
+        """
         num_dims = len(shape)
         strides = tuple(math.prod(side + 3 for side in shape[axis + 1 :]) for axis in range(num_dims))
         centres = [(length - 1) / 2 for length in size]
@@ -127,12 +179,14 @@ class _Cells:
         is_small = math.prod(side + 3 for side in shape) < 2**24
         first = torch.full(tuple(size), sum(strides), dtype=torch.float32 if is_small else torch.float64, device=device)
         shares = []
-        for row, length, start, centre, stride in zip(
-            matrix, shape, centre_offsets(shape, size), centres, strides, strict=True
+        for axis, (row, length, start, centre, stride) in enumerate(
+            zip(matrix, shape, centre_offsets(shape, size), centres, strides, strict=True)
         ):
             position = offsets[0] * row[0] + (start + centre)
             for factor, offset in zip(row[1:], offsets[1:], strict=True):
                 position = position + factor * offset
+            if displacement is not None:
+                position = position + displacement[axis]
             # Farther out there is only more of the border.
             below = position.clamp_(-1, length).floor()
             first.add_(below, alpha=stride)
@@ -232,6 +286,34 @@ class RandomAffine:
         if is_scaled:
             matrix = matrix * rng.uniform(*self.scale)
         return Affine(self.size, tuple(tuple(float(value) for value in row) for row in matrix))
+
+
+@dataclass(frozen=True)
+class RandomElastic:
+    """Elastic deformation with `probability`.
+
+    Attributes:
+        size: of the patch.
+        probability: of any deformation.
+        std_voxels: deviation of the displacement of a node along an axis.
+        num_nodes: of the grid along an axis.
+        is_in_plane: a 3D patch is treated as its slices along axis 0.
+    """
+
+    size: tuple[int, ...]
+    probability: float
+    std_voxels: float = 10.0
+    num_nodes: int = 3
+    is_in_plane: bool = False
+
+    def draw(self, rng: np.random.Generator) -> Elastic | None:
+        """Draw displacements for one sample; None moves nothing."""
+        if rng.random() >= self.probability:
+            return None
+        num_dims = len(self.size) - self.is_in_plane
+        std = min(self.std_voxels, min(self.size[-num_dims:]) / 10)
+        shifts = rng.normal(0, std, num_dims * self.num_nodes**num_dims)
+        return Elastic(self.num_nodes, tuple(shifts.tolist()), num_dims)
 
 
 def rotation_matrix(angles: Sequence[float] | np.ndarray) -> np.ndarray:

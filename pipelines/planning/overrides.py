@@ -16,6 +16,16 @@ from pipelines.planning.presets import PRESETS
 _OPTIMIZERS = ("sgd", "adam", "adamw")
 _SCHEDULES = ("polynomial", "cosine", "constant")
 _PLANNERS = ("house", "nnunet")
+_LOSSES = (
+    "dice_cross_entropy",
+    "dice",
+    "vnet_dice",
+    "iou",
+    "focal",
+    "ms_ssim",
+    "unet_3_plus",
+    "border_weighted_cross_entropy",
+)
 
 
 def _is_number(value: Any) -> bool:
@@ -44,6 +54,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "three numbers above 0, for z, y and x",
         lambda value: isinstance(value, list) and len(value) == 3 and all(_is_number(v) and v > 0 for v in value),
     ),
+    "loss": (f"one of {', '.join(_LOSSES)}", lambda value: isinstance(value, str) and value in _LOSSES),
     "optimizer": ("sgd, adam, adamw, or a mapping of the optimiser's settings", _is_named(_OPTIMIZERS)),
     "learning_rate": ("a number above 0", lambda value: _is_number(value) and value > 0),
     "momentum": ("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1),
@@ -51,11 +62,20 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "schedule": ("polynomial, cosine, constant, or a mapping of the schedule's settings", _is_named(_SCHEDULES)),
     "clip_norm": ("a number above 0, or null", lambda value: value is None or (_is_number(value) and value > 0)),
     "foreground_fraction": ("a number in [0, 1]", lambda value: _is_number(value) and 0 <= value <= 1),
+    "elastic_probability": ("a number in [0, 1]", lambda value: _is_number(value) and 0 <= value <= 1),
     "mirror_axes": (
         "auto, all, none or a list of axes",
         lambda value: isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, int) for v in value)),
     ),
 }
+_PLAIN_SETTINGS = (
+    "loss",
+    "clip_norm",
+    "foreground_fraction",
+    "elastic_probability",
+    "mirror_axes",
+    "max_batch_size",
+)
 _OPTIMIZER_SHORTHANDS = ("learning_rate", "momentum", "weight_decay")
 
 
@@ -118,7 +138,8 @@ def training_settings(training: Mapping[str, Any], overrides: Mapping[str, Any])
     """Training settings of the study with the entry's overrides in place; neither argument is changed.
 
     Args:
-        training: keys optimizer, schedule, clip_norm, foreground_fraction, mirror_axes, max_batch_size.
+        training: keys loss, optimizer, schedule, clip_norm, foreground_fraction, elastic_probability, mirror_axes,
+            max_batch_size.
         overrides: already checked.
 
     Raises:
@@ -141,6 +162,6 @@ def training_settings(training: Mapping[str, Any], overrides: Mapping[str, Any])
             f"{settings['optimizer']['learning_rate']} is that of {training['optimizer']['name']}; "
             "set the override learning_rate too"
         )
-    for key in ("clip_norm", "foreground_fraction", "mirror_axes", "max_batch_size"):
+    for key in _PLAIN_SETTINGS:
         settings[key] = overrides.get(key, settings[key])
     return settings

@@ -64,9 +64,10 @@ class Plan:
         patch_size: voxels of a training patch.
         batch_size: patches of a global batch.
         initial_patch_size: voxels cropped before rotation and scaling, so that no corner of the patch is empty.
-        is_batch_dice: whether Dice sums run over the batch before they are divided.
+        is_batch_dice: whether sums of Dice (and IoU) run over the batch before they are divided.
         is_dummy_2d: whether patches are rotated and scaled slice by slice.
         mirror_axes: axes of the patch along which it may be mirrored.
+        loss: its name, as in params.yaml.
         optimizer: keys name (`sgd`, `adam`, `adamw`), learning_rate, momentum, weight_decay, decayed (patterns of
             parameter names).
         schedule: keys name (`polynomial`, `cosine`, `constant`), exponent, warmup_fraction.
@@ -77,6 +78,7 @@ class Plan:
         folds: folds to train.
         seeds: one training per fold and seed.
         foreground_fraction: part of a batch centred on foreground.
+        elastic_probability: of an elastic deformation of a training patch.
         inference: keys overlap, is_mirrored.
         tolerance_mm: of the normalised surface distance.
         planning: keys planner (`house`, `nnunet`), preset (of nnU-Net's planners, or None), median_shape (voxels of the
@@ -107,6 +109,7 @@ class Plan:
     is_batch_dice: bool
     is_dummy_2d: bool
     mirror_axes: tuple[int, ...]
+    loss: str
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
     clip_norm: float | None
@@ -116,6 +119,7 @@ class Plan:
     folds: list[int]
     seeds: list[int]
     foreground_fraction: float
+    elastic_probability: float
     inference: dict[str, Any]
     tolerance_mm: float
     planning: dict[str, Any]

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _SPATIAL_DIMS = {"2d": 2, "3d_fullres": 3, "3d_lowres": 3}
 _NNUNET = "segmentation/nnunet"
+_USUAL_LOSS = "dice_cross_entropy"
 Sizer = HouseSizer | NnunetSizer
 
 
@@ -74,14 +75,15 @@ def plan_entry(
         variant: key of the architecture's `VARIANTS`, or None for the defaults of its `Config`.
         configuration: `2d`, `3d_fullres` or `3d_lowres`.
         overrides: keys planner (`house` or `nnunet`), preset (key of `PRESETS`), network, patch_size, batch_size,
-            max_batch_size, spacing_mm (z, y, x, of full resolution), optimizer, learning_rate, momentum, weight_decay,
-            schedule, clip_norm, foreground_fraction, mirror_axes.
+            max_batch_size, spacing_mm (z, y, x, of full resolution), loss, optimizer, learning_rate, momentum,
+            weight_decay, schedule, clip_norm, foreground_fraction, elastic_probability, mirror_axes.
         fingerprint: of the training cases.
         info: channels and labels of the data set.
         num_training_cases: cases with a label, over all folds.
         memory_gib: device memory that patch and batch are planned for.
         sources: source file to hash, copied into the plan.
-        training: keys optimizer, schedule, clip_norm, foreground_fraction, mirror_axes, max_batch_size, rescue.
+        training: keys loss, optimizer, schedule, clip_norm, foreground_fraction, elastic_probability, mirror_axes,
+            max_batch_size, rescue.
         loss_terms: of the training, whose memory is planned.
         inference: keys overlap, is_mirrored.
         budget: keys kind, steps, minutes, steps_per_epoch, validation_steps, early_stop_epochs.
@@ -117,6 +119,7 @@ def plan_entry(
             memory_gib=memory_gib,
             optimizer=settings["optimizer"],
             loss_terms=loss_terms,
+            loss=settings["loss"],
             ignore_label=info.ignore_label,
             preset=overrides.get("preset"),
         )
@@ -147,6 +150,7 @@ def plan_entry(
         *(["augmentation: slice by slice, because the patch is more than 3 times as wide as it is deep"] * is_flat),
         *why_normalisation,
         why_mirror,
+        *([f"loss: {settings['loss']}, as set"] * (settings["loss"] != _USUAL_LOSS)),
         *(f"override {name}: {json.dumps(value)}" for name, value in overrides.items()),
     ]
     return Plan(
@@ -166,6 +170,7 @@ def plan_entry(
         is_batch_dice=is_batch_dice,
         is_dummy_2d=is_flat,
         mirror_axes=axes,
+        loss=settings["loss"],
         optimizer=settings["optimizer"],
         schedule=settings["schedule"],
         clip_norm=settings["clip_norm"],
@@ -175,6 +180,7 @@ def plan_entry(
         folds=list(folds),
         seeds=list(seeds),
         foreground_fraction=settings["foreground_fraction"],
+        elastic_probability=settings["elastic_probability"],
         inference=dict(inference),
         tolerance_mm=tolerance_mm,
         planning={

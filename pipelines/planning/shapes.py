@@ -19,17 +19,23 @@ from torch.overrides import TorchFunctionMode
 _KEEPS_SHAPE = {
     functional.batch_norm,
     functional.dropout,
+    functional.dropout2d,
+    functional.dropout3d,
+    functional.elu,
     functional.gelu,
     functional.group_norm,
     functional.instance_norm,
     functional.layer_norm,
     functional.leaky_relu,
     functional.leaky_relu_,
+    functional.log_softmax,
     functional.relu,
     functional.scaled_dot_product_attention,  # values are as wide as queries
     functional.softmax,
+    torch.prelu,
     torch.roll,
     Tensor.__invert__,
+    Tensor.log_softmax,
     Tensor.normal_,
     Tensor.softmax,
     Tensor.uniform_,
@@ -116,9 +122,18 @@ def _average_pooling(
     return _pooling(x, kernel_size, stride, padding, ceil_mode=ceil_mode)
 
 
-def _broadcast(*operands: Tensor | float, **_: float) -> Tensor:
+def _broadcast(*operands: Tensor | float, dtype: torch.dtype | None = None, **_: float) -> Tensor:
     tensors = [operand for operand in operands if isinstance(operand, Tensor)]
-    return tensors[0].new_empty(np.broadcast_shapes(*(tensor.shape for tensor in tensors)))
+    return tensors[0].new_empty(np.broadcast_shapes(*(tensor.shape for tensor in tensors)), dtype=dtype)
+
+
+def _comparison(*operands: Tensor | float) -> Tensor:
+    return _broadcast(*operands, dtype=torch.bool)
+
+
+def _choice(condition: Tensor, *options: Tensor | float) -> Tensor | None:
+    tensors = [option for option in options if isinstance(option, Tensor)]
+    return _broadcast(*tensors, condition) if tensors else None
 
 
 def _matrix_product(x: Tensor, other: Tensor) -> Tensor | None:
@@ -130,6 +145,22 @@ def _matrix_product(x: Tensor, other: Tensor) -> Tensor | None:
 
 def _embedding(indices: Tensor, weight: Tensor, **_: Any) -> Tensor:
     return weight.new_empty(*indices.shape, weight.shape[1])
+
+
+def _interpolation(
+    x: Tensor, size: _Sides | None = None, scale_factor: float | None = None, mode: str = "nearest", **_: Any
+) -> Tensor | None:
+    if size is None:
+        if not isinstance(scale_factor, int):
+            return None
+        size = [side * scale_factor for side in x.shape[2:]]
+    return x.new_empty(*x.shape[:2], *_per_axis(x.ndim - 2, size)[0])
+
+
+def _adaptive_pooling(x: Tensor, output_size: _Sides, return_indices: bool = False) -> Tensor | None:
+    if return_indices or (not isinstance(output_size, int) and None in output_size):
+        return None
+    return x.new_empty(*x.shape[:2], *_per_axis(x.ndim - 2, output_size)[0])
 
 
 def _concatenation(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -154,13 +185,20 @@ _RULES: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
     functional.max_pool3d: _pooling,
     functional.avg_pool2d: _average_pooling,
     functional.avg_pool3d: _average_pooling,
+    functional.adaptive_avg_pool2d: _adaptive_pooling,
+    functional.adaptive_avg_pool3d: _adaptive_pooling,
+    functional.adaptive_max_pool2d: _adaptive_pooling,
+    functional.adaptive_max_pool3d: _adaptive_pooling,
     functional.embedding: _embedding,
+    functional.interpolate: _interpolation,
     torch.cat: _concatenation,
+    torch.logaddexp: _broadcast,
+    torch.where: _choice,
     Tensor.matmul: _matrix_product,
-    Tensor.__eq__: _broadcast,
+    Tensor.__eq__: _comparison,
     Tensor.add: _broadcast,
     Tensor.add_: _broadcast,
-    Tensor.ge: _broadcast,
+    Tensor.ge: _comparison,
     Tensor.masked_fill: _broadcast,
     Tensor.mul: _broadcast,
     Tensor.sub: _broadcast,

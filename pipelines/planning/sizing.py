@@ -28,8 +28,9 @@ from pipelines.planning.step_memory import Batch, StepMemory, step_memory
 from pipelines.planning.topology import SMALLEST_EDGE, topology
 from repro_models.contract import Problem
 
-# Of a network in training mode and a batch, whether Dice sums run over the batch, and the ignore label.
-LossTerms = Callable[[nn.Module, Batch, bool, int | None], tuple[Tensor, Tensor]]
+# Of a network in training mode and a batch, whether sums of overlaps run over the batch, the ignore label, and, as
+# `loss`, the name of the loss: two parts, whose sum is minimised.
+LossTerms = Callable[..., tuple[Tensor, Tensor]]
 Elements = Callable[[Candidate], int]
 Measure = Callable[[Candidate, int], StepMemory]
 _DATASET_SHARE = 0.05
@@ -261,6 +262,7 @@ class HouseSizer:
         memory_gib: the budget.
         optimizer: keys name, momentum, weight_decay.
         loss_terms: of the training; their sum is the loss.
+        loss: its name, as in params.yaml.
         ignore_label: of voxels without annotation.
         preset: key of `PRESETS` whose encoder `config` has, if it has one's.
     """
@@ -273,6 +275,7 @@ class HouseSizer:
     memory_gib: float
     optimizer: Mapping[str, Any]
     loss_terms: LossTerms
+    loss: str = "dice_cross_entropy"
     ignore_label: int | None = None
     preset: str | None = None
 
@@ -294,6 +297,7 @@ class HouseSizer:
             batch_size,
             tuple((key, self.optimizer[key]) for key in ("name", "momentum", "weight_decay")),
             self.loss_terms,
+            self.loss,
             self.ignore_label,
             device,
         )
@@ -363,6 +367,7 @@ def _step(
     batch_size: int,
     optimizer: tuple[tuple[str, Any], ...],
     loss_terms: LossTerms,
+    loss_name: str,
     ignore_label: int | None,
     device: str,
 ) -> StepMemory:
@@ -374,7 +379,7 @@ def _step(
 
     def loss(network: nn.Module, batch: Batch) -> Tensor:
         # Whether Dice is taken over the batch in 3D is known only when the patch is; it changes a few numbers.
-        sample_mean, whole_batch = loss_terms(network, batch, problem.spatial_dims == 2, ignore_label)
+        sample_mean, whole_batch = loss_terms(network, batch, problem.spatial_dims == 2, ignore_label, loss=loss_name)
         return sample_mean + whole_batch
 
     return step_memory(

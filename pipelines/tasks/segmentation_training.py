@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +16,7 @@ from pipelines.planning.network import build_network
 from pipelines.planning.plan import Plan
 from pipelines.preprocessing.shards import open_case
 from pipelines.tasks.segmentation import SCORE
-from pipelines.tasks.segmentation_loss import segmentation_loss_terms
-from repro_models.losses.dice_cross_entropy import DiceCrossEntropy
+from pipelines.tasks.segmentation_loss import BORDER_WEIGHTED, SegmentationLoss, segmentation_loss_terms
 
 
 class SegmentationTraining:
@@ -65,6 +65,7 @@ class SegmentationTraining:
             mirror_axes=plan.mirror_axes,
             is_dummy_2d=plan.is_dummy_2d,
             uses_nonzero_mask=plan.preprocessing.uses_nonzero_mask,
+            elastic_probability=plan.elastic_probability,
         )
         self._class_names = {value: name for name, value in plan.labels.items() if value and value != plan.ignore_label}
 
@@ -76,7 +77,8 @@ class SegmentationTraining:
         """Augmented samples `indices` of the global batch of `step`.
 
         Returns:
-            `image` (B, C, *spatial) float32 and `target` (B, *spatial) int64, on `device`.
+            `image` (B, C, *spatial) float32, `target` (B, *spatial) int64 and, where the loss reads it, `border`
+            (B, *spatial) float32, on `device`.
         """
         images, targets = [], []
         for index in indices:
@@ -89,7 +91,20 @@ class SegmentationTraining:
             )
             images.append(image)
             targets.append(target)
-        return {"image": torch.stack(images), "target": torch.stack(targets).long()}
+        return {"image": torch.stack(images), **self._with_border(torch.stack(targets).long())}
+
+    def _with_border(self, target: Tensor) -> dict[str, Tensor]:
+        """`target`, and `border` where the loss reads it: weights of the gaps between cells.
+
+        Cells are what hangs together of a class in the patch.
+        """
+        if self.plan.loss != BORDER_WEIGHTED:
+            return {"target": target}
+        from pipelines.preprocessing.border import border_weights, instances_of
+
+        labels = target.cpu().numpy()
+        weights = np.stack([border_weights(instances_of(sample, self.plan.ignore_label)) for sample in labels])
+        return {"target": target, "border": torch.from_numpy(weights).to(target.device)}
 
     def loss_terms(
         self, network: nn.Module, batch: dict[str, Tensor], sum_over_ranks: Callable[[Tensor], Tensor]
@@ -97,10 +112,13 @@ class SegmentationTraining:
         """Losses of a batch, deep supervision included.
 
         Returns:
-            The part that is a mean over this rank's samples, and the part that already covers all ranks (the Dice
-            loss where Dice is taken over the whole batch); float32 scalars.
+            The part that is a mean over this rank's samples, and the part that already covers all ranks (the loss by
+            overlap where that is taken over the whole batch); float32 scalars.
         """
-        return segmentation_loss_terms(network, batch, self.plan.is_batch_dice, self.plan.ignore_label, sum_over_ranks)
+        plan = self.plan
+        return segmentation_loss_terms(
+            network, batch, plan.is_batch_dice, plan.ignore_label, sum_over_ranks, loss=plan.loss
+        )
 
     def validate(self, network: nn.Module, epoch: int, device: torch.device) -> dict[str, float]:
         """Loss and pseudo Dice over random patches of the validation cases.
@@ -114,14 +132,14 @@ class SegmentationTraining:
         values = list(self._class_names)
         counts = torch.zeros(len(values), 3, dtype=torch.float64)
         losses = []
-        loss = DiceCrossEntropy(self.plan.is_batch_dice, self.plan.ignore_label)
+        loss = SegmentationLoss(self.plan.loss, self.plan.is_batch_dice, self.plan.ignore_label)
         for number in range(self.plan.budget["validation_steps"]):
             step = epoch * self.plan.budget["validation_steps"] + number
             samples = [self._validation_sampler.sample(step, index) for index in range(self.batch_size)]
             image = torch.stack([sample[0] for sample in samples]).to(device)
             target = torch.stack([sample[1] for sample in samples]).to(device).clamp_min(0).long()
             logits = network(image).float()
-            losses.append(loss(logits, target).item())
+            losses.append(loss(logits, **self._with_border(target)).item())
             predicted = logits.argmax(1)
             if self.plan.ignore_label is not None:
                 predicted = predicted.masked_fill(target == self.plan.ignore_label, 0)

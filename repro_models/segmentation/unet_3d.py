@@ -14,17 +14,15 @@ Shapes:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from repro_models.blocks.instance_norm import InstanceNorm3d
 from repro_models.blocks.pointwise_conv import PointwiseConv3d
-from repro_models.contract import Choice, Constraints, IllegalSizeError, Paper, Problem, Variant
+from repro_models.blocks.two_convs import NORM, TwoConvs
+from repro_models.blocks.valid_convolutions import PaddedOrValidSides, centre, smallest_valid_side
+from repro_models.contract import Choice, Paper, Problem, Variant
 
 PAPER = Paper(
     title="3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation",
@@ -35,9 +33,6 @@ PAPER = Paper(
 _NUM_LEVELS = 4
 _DIVISOR = 2 ** (_NUM_LEVELS - 1)
 _SMALLEST_SIDE_PADDED = 2 * _DIVISOR
-# Unpadded, a side shrinks by 4 and halves three times; it stays whole from 4 modulo 8 on, and 88 voxels are lost.
-_SMALLEST_SIDE_VALID = 92
-_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm3d, "instance": InstanceNorm3d}
 
 
 @dataclass(frozen=True)
@@ -69,52 +64,11 @@ VARIANTS = {
 
 SEARCH_SPACE = {"norm": Choice(("batch", "instance"))}
 
-
-@dataclass(frozen=True)
-class _Sides(Constraints):
-    """Legal sides are the smallest one plus multiples of the divisor; unpadded they are no multiples of it."""
-
-    def check_size(self, config: Any, size: Sequence[int]) -> None:
-        """Raise `IllegalSizeError` unless every side of `size` is legal."""
-        if config.is_padded:
-            super().check_size(config, size)
-            return
-        divisors, smallest = self.per_axis(config, len(size))
-        for axis, (side, divisor, least) in enumerate(zip(size, divisors, smallest, strict=True)):
-            if side < least or (side - least) % divisor:
-                raise IllegalSizeError(
-                    f"image size {tuple(size)}: side {side} of axis {axis} must be {least} plus a multiple of "
-                    f"{divisor} where convolutions are not padded; pad the image to "
-                    f"{least + max(0, -(-(side - least) // divisor)) * divisor}, or set is_padded=True"
-                )
-
-
-CONSTRAINTS = _Sides(
+CONSTRAINTS = PaddedOrValidSides(
     spatial_dims=(3,),
     divisor=lambda config: _DIVISOR,
-    smallest_side=lambda config: _SMALLEST_SIDE_PADDED if config.is_padded else _SMALLEST_SIDE_VALID,
+    smallest_side=lambda config: _SMALLEST_SIDE_PADDED if config.is_padded else smallest_valid_side(_NUM_LEVELS),
 )
-
-
-class _TwoConvs(nn.Sequential):
-    """Convolution, normalisation, ReLU; twice."""
-
-    def __init__(self, channels: tuple[int, int, int], norm: str, is_padded: bool) -> None:
-        layers: list[nn.Module] = []
-        for in_channels, out_channels in pairwise(channels):
-            layers += [
-                nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1 if is_padded else 0),
-                _NORMS[norm](out_channels, affine=True),
-                nn.ReLU(inplace=True),
-            ]
-        super().__init__(*layers)
-
-
-def _centre(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Centre of (B, C, *spatial) with `size` voxels."""
-    for axis, side in enumerate(size, start=2):
-        x = x.narrow(axis, (x.shape[axis] - side) // 2, side)
-    return x
 
 
 class UNet3D(nn.Module):
@@ -130,7 +84,7 @@ class UNet3D(nn.Module):
         widths = [config.base_features * 2**level for level in range(_NUM_LEVELS)]
         self.config = config
         self.analysis = nn.ModuleList(
-            _TwoConvs((in_channels, width, 2 * width), config.norm, config.is_padded)
+            TwoConvs(3, (in_channels, width, 2 * width), config.norm, config.is_padded)
             for in_channels, width in zip([problem.in_channels, *widths[1:]], widths, strict=True)
         )
         self.pool = nn.MaxPool3d(2)
@@ -140,7 +94,7 @@ class UNet3D(nn.Module):
             nn.ConvTranspose3d(2 * width, 2 * width, kernel_size=2, stride=2, bias=False) for width in synthesis_widths
         )
         self.synthesis = nn.ModuleList(
-            _TwoConvs((3 * width, width, width), config.norm, config.is_padded) for width in synthesis_widths
+            TwoConvs(3, (3 * width, width, width), config.norm, config.is_padded) for width in synthesis_widths
         )
         self.head = PointwiseConv3d(synthesis_widths[-1], problem.num_classes)
         for module in self.modules():
@@ -169,7 +123,7 @@ class UNet3D(nn.Module):
         skips.pop()
         for upsample, level in zip(self.upsampling, self.synthesis, strict=True):
             x = upsample(x)
-            x = level(torch.cat([_centre(skips.pop(), x.shape[2:]), x], dim=1))
+            x = level(torch.cat([centre(skips.pop(), x.shape[2:]), x], dim=1))
         return self.head(x)
 
 
@@ -181,6 +135,6 @@ def build(config: Config, problem: Problem) -> nn.Module:
     """
     if problem.spatial_dims != 3:
         raise ValueError(f"spatial_dims={problem.spatial_dims}: the 3D U-Net serves 3; take segmentation/nnunet for 2D")
-    if config.norm not in _NORMS:
-        raise ValueError(f"norm={config.norm!r}: must be one of {', '.join(_NORMS)}")
+    if config.norm not in NORM:
+        raise ValueError(f"norm={config.norm!r}: must be one of {', '.join(NORM)}")
     return UNet3D(config, problem)

@@ -121,6 +121,10 @@ WRONG = [
     ({"datasets": ["a"]}, "datasets is ['a']; it must be a mapping"),
     ({"datasets": {"d": "folder"}}, "datasets.d is 'folder'; it must be a mapping of keys to values"),
     ({"datasets": {2024: {"source": "x"}}}, "datasets has the key 2024; it must be text"),
+    (
+        {"training__loss": "dise"},
+        "training.loss is 'dise'; it must be one of dice_cross_entropy, dice, vnet_dice, iou,",
+    ),
     ({"training__mirror_axes": 1.5}, "training.mirror_axes is 1.5; it must be text or a list"),
     ({"split": None}, "split is None; it must be a mapping of keys to values"),
 ]
@@ -153,6 +157,7 @@ IMPOSSIBLE = [
     ({"budget__seeds": [-1]}, "budget.seeds has -1; a seed is 0 or more"),
     ({"training__max_batch_size": 0}, "training.max_batch_size is 0; it must be 1 or more, or null"),
     ({"training__foreground_fraction": 1.5}, "training.foreground_fraction is 1.5; it must be in [0, 1]"),
+    ({"training__elastic_probability": -0.1}, "training.elastic_probability is -0.1; it must be in [0, 1]"),
     ({"training__clip_norm": 0}, "training.clip_norm is 0.0; it must be above 0, or null"),
     ({"training__optimizer": {"learning_rate": 0}}, "training.optimizer.learning_rate is 0.0; it must be above 0"),
     ({"training__optimizer": {"momentum": 1}}, "training.optimizer.momentum is 1.0; it must be in [0, 1)"),

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.augmentation.spatial import Affine, CentreCrop, Mirror, RandomAffine, RandomMirror, rotation_matrix
+from pipelines.augmentation.spatial import (
+    Affine,
+    CentreCrop,
+    Elastic,
+    Mirror,
+    RandomAffine,
+    RandomElastic,
+    RandomMirror,
+    rotation_matrix,
+)
 
 
 def patch(shape: tuple[int, ...], num_channels: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -193,3 +202,56 @@ def test_mirror_axes_are_drawn_apart_and_only_from_those_allowed() -> None:
     drawn = [RandomMirror((0, 2)).draw(rng) for _ in range(2000)]
     assert {each.axes if each else () for each in drawn} == {(), (0,), (2,), (0, 2)}
     assert sum(each is None for each in drawn) / 2000 == pytest.approx(0.25, abs=0.04)
+
+
+@pytest.mark.parametrize(("shape", "num_dims"), [((9, 8), 2), ((5, 6, 7), 3), ((3, 6, 7), 2)])
+def test_no_displacement_changes_nothing(shape: tuple[int, ...], num_dims: int) -> None:
+    image, label = patch(shape)
+    result = Elastic(3, (0.0,) * num_dims * 3**num_dims, num_dims).apply(image, label)
+    assert torch.equal(result[0], image)
+    assert torch.equal(result[1], label)
+
+
+@pytest.mark.parametrize(("shape", "num_dims"), [((9, 8), 2), ((5, 6, 7), 3), ((3, 6, 7), 2)])
+def test_equal_displacements_of_all_nodes_move_the_patch(shape: tuple[int, ...], num_dims: int) -> None:
+    image, label = patch(shape)
+    nodes = 3**num_dims
+    # Two voxels along the first axis that moves, none along the others.
+    moved, moved_label = Elastic(3, (2.0,) * nodes + (0.0,) * (nodes * (num_dims - 1)), num_dims).apply(image, label)
+    axis = len(shape) - num_dims
+    length = shape[axis] - 2
+    torch.testing.assert_close(moved.narrow(axis + 1, 0, length), image.narrow(axis + 1, 2, length))
+    assert torch.equal(moved_label.narrow(axis, 0, length), label.narrow(axis, 2, length))
+    assert (moved_label.narrow(axis, length, 2) == -1).all()
+    # Displacements between the nodes are rounded.
+    assert (moved.narrow(axis + 1, length, 2).abs() < 1e-4).all()
+
+
+def test_displacements_are_those_of_the_nodes_and_bicubic_between() -> None:
+    shifts = np.random.default_rng(0).normal(0, 3, 18)
+    field = Elastic(3, tuple(shifts.tolist()), 2).displacement((9, 17))
+    assert field.shape == (2, 9, 17)
+    nodes = torch.tensor(shifts, dtype=torch.float32).view(2, 3, 3)
+    torch.testing.assert_close(field[:, ::4, ::8], nodes)
+    bicubic = torch.nn.functional.interpolate(nodes[None], size=(9, 17), mode="bicubic", align_corners=True)[0]
+    torch.testing.assert_close(field, bicubic)
+
+
+@pytest.mark.parametrize(
+    ("size", "is_in_plane", "num_dims", "std"),
+    [
+        ((200, 300), False, 2, 10.0),
+        ((40, 50), False, 2, 4.0),
+        ((8, 40, 50), True, 2, 4.0),
+        ((20, 30, 40), False, 3, 2.0),
+    ],
+)
+def test_displacements_have_u_net_s_deviation_or_a_tenth_of_the_shortest_side(
+    size: tuple[int, ...], is_in_plane: bool, num_dims: int, std: float
+) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [RandomElastic(size, 1.0, is_in_plane=is_in_plane).draw(rng) for _ in range(300)]
+    assert all(each is not None and len(each.shifts) == num_dims * 3**num_dims for each in drawn)
+    assert np.std([each.shifts for each in drawn if each]) == pytest.approx(std, rel=0.05)
+    some = [RandomElastic(size, 0.3).draw(rng) for _ in range(1000)]
+    assert sum(each is not None for each in some) / 1000 == pytest.approx(0.3, abs=0.05)

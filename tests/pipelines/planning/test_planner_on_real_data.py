@@ -50,10 +50,12 @@ def test_hippocampus_is_planned_as_by_nnunet(monkeypatch: pytest.MonkeyPatch) ->
         memory_gib=8.0,
         sources={},
         training={
+            "loss": "dice_cross_entropy",
             "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.99, "weight_decay": 3e-5},
             "schedule": {"name": "polynomial", "exponent": 0.9, "warmup_fraction": 0.0},
             "clip_norm": 12.0,
             "foreground_fraction": 0.33,
+            "elastic_probability": 0.0,
             "mirror_axes": "auto",
             "max_batch_size": None,
             "rescue": True,

@@ -23,6 +23,11 @@ class Summed(nn.Module):
         return 1 + (x + x[:1, :1]) + x + 2
 
 
+class Chosen(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x[:, :1] >= x[:, 1:2], torch.logaddexp(x, x[:, :1]), -1.0)
+
+
 class Attention(nn.Module):
     """What transformers are made of, on ten tokens of eleven channels."""
 
@@ -58,8 +63,14 @@ class Attention(nn.Module):
         lambda: nn.AvgPool3d(2, ceil_mode=True),
         lambda: nn.Sequential(nn.InstanceNorm3d(4, affine=True), nn.LeakyReLU(inplace=True), nn.GroupNorm(2, 4)),
         lambda: nn.Upsample(scale_factor=2, mode="trilinear"),
+        lambda: nn.Upsample(scale_factor=1.5, mode="trilinear"),
+        lambda: nn.Upsample(size=(3, 4, 5)),
+        lambda: nn.Upsample(size=7),
+        lambda: nn.AdaptiveMaxPool3d((1, 2, 3)),
+        lambda: nn.Sequential(nn.PReLU(4), nn.ELU(), nn.Dropout3d(), nn.LogSoftmax(dim=1)),
         Joined,
         Summed,
+        Chosen,
         Attention,
     ],
 )

@@ -147,3 +147,17 @@ def test_the_plan_tells_the_kinds_of_memory_and_that_no_gpu_was_measured() -> No
         assert f"{kind} {gib:.3g}" in reason
     assert 0 < memory["unverified_gpu_gib"] < memory["predicted_gib"]
     assert f"{memory['unverified_gpu_gib']:.3g} GiB in bfloat16 on a GPU, which nobody has verified" in reason
+
+
+def test_what_a_step_takes_is_that_of_the_loss() -> None:
+    def gib(loss: str) -> float:
+        of = sizer("nnunet", 1.0, spatial_dims=2, loss=loss)
+        return of.step(order(of, (64, 64))[0], 2).gib
+
+    assert gib("unet_3_plus") > gib("focal") > 0
+
+
+def test_a_loss_that_cannot_take_the_patch_ends_planning_with_what_to_do() -> None:
+    of = sizer("nnunet", 1.0, loss="ms_ssim")
+    with pytest.raises(ValueError, match="images of 3 dimensions: it serves 2; set the entry's configuration to 2d"):
+        of.fit_patch((1.0, 1.0, 1.0), (32, 32, 32))

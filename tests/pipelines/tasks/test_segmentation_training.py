@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipelines.params import Entry
+from pipelines.params import Entry, Study, Training
+from pipelines.planning.plan import Plan
 from pipelines.preprocessing.locations import ANNOTATED
 from pipelines.preprocessing.shards import open_case, write_case
 from pipelines.tasks import segmentation
+from pipelines.tasks.segmentation_loss import LOSSES
 from pipelines.tasks.segmentation_training import SegmentationTraining
 from pipelines.training.loop import train
 from pipelines.training.world import World
@@ -194,6 +197,87 @@ def test_a_transformer_is_planned_and_overfits_one_batch(
         losses.append(loss.item())
     assert losses[0] > 0.3
     assert losses[-1] < -0.7
+
+
+@pytest.mark.parametrize(
+    ("architecture", "configuration"),
+    [*itertools.product(["unet", "vnet", "unet_plus_plus"], ["2d", "3d_fullres"]), ("unet_3_plus", "2d")],
+)
+def test_a_u_net_is_planned_and_learns_one_batch(tiny_study: TinyStudy, architecture: str, configuration: str) -> None:
+    plan = planned(tiny_study, Entry(architecture=architecture, variant="tiny", configuration=configuration))
+    losses = losses_of_one_batch(tiny_study, plan)
+    assert losses[-1] < losses[0] - 0.4
+
+
+@pytest.fixture(scope="module")
+def plan_2d(tiny_study: TinyStudy) -> Plan:
+    return planned(tiny_study, Entry(architecture="nnunet", variant="tiny", configuration="2d"))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_network_learns_one_batch_by_the_loss_of_its_plan_which_validation_takes_too(
+    tiny_study: TinyStudy, plan_2d: Plan, loss: str
+) -> None:
+    plan = dataclasses.replace(plan_2d, loss=loss)
+    losses = losses_of_one_batch(tiny_study, plan)
+    assert losses[-1] < losses[0] - 0.1
+    task = SegmentationTraining(plan, tiny_study.prepared_cases(), 0, 0, tiny_study.root)
+    perfect, wrong = (task.validate(Threshold(sign * TRUTH).eval(), 0, CPU)["loss"] for sign in (1, -1))
+    assert perfect == pytest.approx(-1 if loss == "dice_cross_entropy" else 0, abs=2e-3)
+    assert wrong > perfect + 0.1
+
+
+def test_the_loss_of_the_study_is_that_of_every_entry_unless_overridden(tiny_study: TinyStudy) -> None:
+    params = dataclasses.replace(tiny_study.params, training=Training(loss="focal", max_batch_size=2))
+    entry = Entry(architecture="nnunet", variant="tiny")
+    usual, by_study = planned(tiny_study, entry), planned(tiny_study, entry, params)
+    by_entry = planned(tiny_study, dataclasses.replace(entry, overrides={"loss": "iou"}), params)
+    assert (usual.loss, by_study.loss, by_entry.loss) == ("dice_cross_entropy", "focal", "iou")
+    assert not any(reason.startswith("loss:") for reason in usual.reasons)
+    assert "loss: focal, as set" in by_study.reasons
+    assert "loss: iou, as set" in by_entry.reasons
+
+
+def test_batches_have_weights_of_gaps_where_the_loss_reads_them_alone(
+    tiny_study: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = training(tiny_study).batch(0, range(2), CPU)
+    # There is one cell in a case, and so no gap: its number stands for the weights.
+    monkeypatch.setattr("pipelines.preprocessing.border.border_weights", lambda instances: instances.astype("f4"))
+    weighted = training(tiny_study, loss="border_weighted_cross_entropy").batch(0, range(2), CPU)
+    assert weighted.keys() == {"image", "target", "border"}
+    assert torch.equal(weighted["image"], plain["image"])
+    assert torch.equal(weighted["border"], plain["target"].float())
+    assert weighted["border"].any()
+
+
+def test_patches_are_deformed_where_the_plan_says_so(tiny_study: TinyStudy) -> None:
+    plain = training(tiny_study).batch(0, range(2), CPU)["target"]
+    deformed = training(tiny_study, elastic_probability=1.0).batch(0, range(2), CPU)["target"]
+    assert not torch.equal(plain, deformed)
+
+
+def planned(study: TinyStudy, entry: Entry, params: Study | None = None) -> Plan:
+    params = dataclasses.replace(params or study.params, entries={"entry": entry}, architectures=["entry"])
+    return segmentation.plan(params, DATASET, "entry", study.folder("cases"), study.folder("fingerprints"), {})
+
+
+def losses_of_one_batch(study: TinyStudy, plan: Plan) -> list[float]:
+    """Of 60 steps of AdamW on the batch of the first step."""
+    task = SegmentationTraining(plan, study.prepared_cases(), 0, 0, study.root)
+    torch.manual_seed(0)
+    network = task.build_network().train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+    batch = task.batch(0, range(2), CPU)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = sum(task.loss_terms(network, batch, lambda sums: sums))
+        loss.backward()  # type: ignore[union-attr]
+        nn.utils.clip_grad_norm_(network.parameters(), 12)
+        optimizer.step()
+        losses.append(loss.item())  # type: ignore[union-attr]
+    return losses
 
 
 class Threshold(nn.Module):
