@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipelines.inference.export import to_scan_grid
+from pipelines.inference.export import to_scan_grid, to_scan_grid_with_probabilities
 from pipelines.inference.model_files import read_model_plan, read_training_plan
 from pipelines.inference.placement import Placement
 from pipelines.inference.sliding_window import predict_blocks
@@ -49,10 +49,12 @@ class Prediction:
     Attributes:
         label: (Z, Y, X) unsigned integers on the grid of the scan.
         fallbacks: what was given up for want of memory, a sentence a step; usually empty.
+        probabilities: (K, Z, Y, X) of each class in 16 bits, where they were asked for.
     """
 
     label: np.ndarray
     fallbacks: tuple[str, ...] = ()
+    probabilities: np.ndarray | None = None
 
 
 def first_placement(device: str, plan: Plan, case_id: str) -> Placement:
@@ -66,7 +68,9 @@ def first_placement(device: str, plan: Plan, case_id: str) -> Placement:
     )
 
 
-def predict_case(prepared_path: Path, weights: Sequence[Path], device: str) -> Prediction:
+def predict_case(
+    prepared_path: Path, weights: Sequence[Path], device: str, keeps_probabilities: bool = False
+) -> Prediction:
     """Predict a prepared case on the grid of its scan.
 
     Several networks vote by the mean of their logits (nnU-Net's ensemble of folds).
@@ -75,6 +79,7 @@ def predict_case(prepared_path: Path, weights: Sequence[Path], device: str) -> P
         prepared_path: the case's Arrow file.
         weights: weight files in a model folder.
         device: `cpu` or `cuda`, where to begin; without memory it goes on elsewhere.
+        keeps_probabilities: whether they are asked for beside the label map.
 
     Raises:
         MemoryError: nothing was left to give up, or torch's error that says so.
@@ -91,5 +96,8 @@ def predict_case(prepared_path: Path, weights: Sequence[Path], device: str) -> P
         mirror_axes=plan.mirror_axes if plan.inference["is_mirrored"] else (),
         placement=placement,
     )
+    if keeps_probabilities:
+        label, probabilities = to_scan_grid_with_probabilities(blocks, case.properties)
+        return Prediction(label, tuple(placement.fallbacks), probabilities)
     label = to_scan_grid(blocks, case.properties)
     return Prediction(label, tuple(placement.fallbacks))
