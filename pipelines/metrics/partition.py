@@ -1,8 +1,9 @@
 """Errors of a map of regions parted by thin borders, such as cells parted by membranes (ISBI 2012).
 
 Pixel error:
-    Share of the voxels whose class is wrong. In the challenge this was minimised over thresholds of a probability map;
-    here it is that of the label map itself.
+    Share of the voxels whose class is wrong: of two label maps the mean squared difference, which is one of the
+    challenge's two readings (the other is 1 minus the F-score of pixels, the best of all thresholds of a probability
+    map). Nothing is minimised over thresholds here.
 Rand error:
     1 minus the F-score of the foreground-restricted Rand index, with the borders of the prediction thinned
     (Arganda-Carreras et al., 2015, doi 10.3389/fnana.2015.00142: V Rand of alpha 0.5). Regions are the connected pieces
