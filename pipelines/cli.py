@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     check = add("check", _check, "check a data set and list everything that is wrong with it")
-    check.add_argument("source", help="folder in Decathlon or nnU-Net layout, CSV manifest, or a Python source file")
+    check.add_argument("source", help="folder, CSV manifest, or a Python source file; see docs/how-to/own-data.md")
     check.add_argument("--json", action="store_true", help="one JSON document with every finding, for machines")
     plan = add("plan", _plan, "show how an architecture would be configured for a data set, and why")
     plan.add_argument(
@@ -115,12 +115,12 @@ def _show(options: argparse.Namespace) -> None:
     from pipelines.tasks.lookup import task_of
 
     study = read_params()
-    comparison = Comparison.of_task(task_of(study.family))
     for dataset in [options.dataset] if options.dataset else study.datasets:
         report = Path("reports") / dataset
         if not (report / "ranking.json").exists():
             raise ValueError(f"{report}: no report yet; run `dvc repro` first")
-        print(ranking_text(json.loads((report / "ranking.json").read_text(encoding="utf-8")), comparison))
+        ranking = json.loads((report / "ranking.json").read_text(encoding="utf-8"))
+        print(ranking_text(ranking, Comparison.of_ranking(task_of(study.family), ranking)))
         print(f"\nreport: {(report / 'index.html').resolve().as_uri()}")
     print("MLflow: run `repro ui`, then open http://127.0.0.1:5000")
 

@@ -66,7 +66,8 @@ class Dataset:
     """Where a data set comes from.
 
     Attributes:
-        source: a path: a folder in Decathlon or nnU-Net layout, a CSV manifest, or a Python file with `make(folder)`.
+        source: a path: a folder in Decathlon or nnU-Net layout or of pictures, a CSV manifest, or a Python file with
+            `make(folder)`.
     """
 
     source: str

@@ -26,6 +26,8 @@ class DatasetInfo:
         labels: class name to value: 0 background, then consecutive; the ignore label is not in it.
         ignore_label: value of voxels that nobody annotated, one above the largest class; None where there is none.
         description: free text.
+        measures: what to score beside the measures of every data set, keys of
+            `pipelines.evaluation.declared_measures`.
     """
 
     name: str
@@ -33,6 +35,7 @@ class DatasetInfo:
     labels: dict[str, int]
     ignore_label: int | None = None
     description: str = ""
+    measures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class RawEntry:
         patient: None where the source does not say; then each case is a patient.
         split: "train" or "test".
         fold: None where the source does not say.
+        instances_path: objects one by one (`pipelines.cases.annotation`); None where they are not known, `label_path`
+            where they are all that there is.
     """
 
     case_id: str
@@ -54,6 +59,7 @@ class RawEntry:
     patient: str | None
     split: str
     fold: int | None
+    instances_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,11 @@ class Case:
         patient: cases of one patient are never on both sides of a split.
         split: "train" or "test".
         fold: the fold in which a training case is held out; None for a test case.
-        digest: sha256 over the bytes of the image files and the label file.
+        digest: sha256 over the bytes of the image files, the label file and the objects.
         shape: (z, y, x) voxels.
         spacing_mm: (z, y, x).
         affine: 16 numbers, row by row, of the first image file as stored (its own axes x, y, z).
+        instances_path: objects one by one (`pipelines.cases.annotation`); None where they are not known.
     """
 
     case_id: str
@@ -96,6 +103,7 @@ class Case:
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     affine: tuple[float, ...]
+    instances_path: str | None = None
 
 
 def split_off_ignore(labels: dict[str, int]) -> tuple[dict[str, int], int | None]:
@@ -105,10 +113,14 @@ def split_off_ignore(labels: dict[str, int]) -> tuple[dict[str, int], int | None
 
 
 def write_cases(path: Path | str, cases: Sequence[Case]) -> None:
-    """Write one row a case to a Parquet file, columns named as the attributes of `Case`."""
+    """Write one row a case to a Parquet file, columns named as the attributes of `Case`.
+
+    `instances_path` is a column only where a case has objects.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    objects = [("instances_path", pa.string())] if any(case.instances_path for case in cases) else []
     schema = pa.schema(
         [
             ("case_id", pa.string()),
@@ -121,6 +133,7 @@ def write_cases(path: Path | str, cases: Sequence[Case]) -> None:
             ("shape", pa.list_(pa.int64())),
             ("spacing_mm", pa.list_(pa.float64())),
             ("affine", pa.list_(pa.float64())),
+            *objects,
         ]
     )
     with atomic_path(path) as temporary:
@@ -141,11 +154,14 @@ def _case_of_row(row: dict[str, Any]) -> Case:
 
 
 def write_info(path: Path | str, info: DatasetInfo) -> None:
-    """Write `info` as JSON, keys named as the attributes of `DatasetInfo`."""
-    write_text(path, json.dumps(asdict(info), indent=2) + "\n")
+    """Write `info` as JSON, keys named as the attributes of `DatasetInfo`; without `measures` where there are none."""
+    values = asdict(info)
+    if not info.measures:
+        del values["measures"]
+    write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def read_info(path: Path | str) -> DatasetInfo:
     """Read what `write_info` wrote."""
     info = DatasetInfo(**json.loads(Path(path).read_text(encoding="utf-8")))
-    return replace(info, channels=tuple(info.channels))
+    return replace(info, channels=tuple(info.channels), measures=tuple(info.measures))

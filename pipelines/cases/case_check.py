@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pipelines.cases.annotation import is_of_objects, read_label_file, read_objects
 from pipelines.cases.case import RawEntry
 from pipelines.cases.case_measures import ChannelMeasures, ClassMeasures, measure_channel, measure_classes
 from pipelines.cases.finding import Finding
@@ -31,7 +32,7 @@ class CaseFacts:
 
     Attributes:
         findings: of this case alone.
-        digest: sha256 over the bytes of the image files and the label file.
+        digest: sha256 over the bytes of the image files, the label file and the objects.
         image_content: digest of the voxels of all image files, whatever header and compression they have.
         label_content: digest of the voxels of the label map.
         num_channels: of all image files together.
@@ -68,7 +69,21 @@ def examine_case(entry: RawEntry, declared: frozenset[int] | None, ignore_label:
     """
     findings = list(_listing_findings(entry))
     images = _read_all(entry.case_id, entry.image_paths, findings)
-    labels = _read_all(entry.case_id, [entry.label_path] if entry.label_path else [], findings)
+    has_own_objects = entry.instances_path is not None and not is_of_objects(entry)
+    labels = _read_all(
+        entry.case_id,
+        [entry.label_path] if entry.label_path else [],
+        findings,
+        lambda _: read_label_file(entry),
+        may_be_folder=is_of_objects(entry),
+    )
+    objects = _read_all(
+        entry.case_id,
+        [entry.instances_path] if entry.instances_path and has_own_objects else [],
+        findings,
+        read_objects,
+        may_be_folder=True,
+    )
     first_path, first = next(iter(images.items()), ("", None))
     for path, image in images.items():
         assert first is not None
@@ -89,6 +104,11 @@ def examine_case(entry: RawEntry, declared: frozenset[int] | None, ignore_label:
             classes = measure_classes(numbers, ignore_label)
             is_labelled = (numbers > 0) & (numbers != ignore_label) if ignore_label else numbers > 0
 
+    for path, numbered in objects.items():
+        if first is not None:
+            findings += _grid_findings(entry.case_id, path, numbered, first_path, first, "")
+        findings += _objects_findings(entry.case_id, path, numbered, labels)
+
     channels: list[ChannelMeasures | None] = []
     for path, image in images.items():
         for voxels in image.array:
@@ -101,12 +121,13 @@ def examine_case(entry: RawEntry, declared: frozenset[int] | None, ignore_label:
             channels.append(measure_channel(voxels, is_labelled if is_on_grid else None))
 
     has_all_images = len(images) == len(entry.image_paths) > 0
-    has_all = has_all_images and (bool(labels) or entry.label_path is None)
+    has_all = has_all_images and (bool(labels) or entry.label_path is None) and bool(objects) == has_own_objects
     image_digests = [image.digest for image in images.values()]
     label_digest = next((label.digest for label in labels.values()), "")
+    object_digests = [numbered.digest for numbered in objects.values()]
     return CaseFacts(
         findings=findings,
-        digest=_combined([*image_digests, label_digest]) if has_all else "",
+        digest=_combined([*image_digests, label_digest, *object_digests]) if has_all else "",
         image_content=_combined(list(image_contents.values())) if has_all_images else "",
         label_content=next((_content(label) for label in labels.values()), ""),
         num_channels=len(channels) if has_all_images else 0,
@@ -142,16 +163,22 @@ def _listing_findings(entry: RawEntry) -> Iterator[Finding]:
         yield Finding("error", "image-without-label", entry.case_id, entry.image_paths, message, remedy)
 
 
-def _read_all(case_id: str, paths: Sequence[str], findings: list[Finding]) -> dict[str, NiftiFile]:
+def _read_all(
+    case_id: str,
+    paths: Sequence[str],
+    findings: list[Finding],
+    read: Callable[[str], NiftiFile] = read_file,
+    may_be_folder: bool = False,
+) -> dict[str, NiftiFile]:
     """Read what can be read; add a finding for what cannot."""
     files = {}
     for path in paths:
-        if not Path(path).is_file():
+        if not (Path(path).is_file() or (may_be_folder and Path(path).is_dir())):
             remedy = "put it there, or take the case out of the data set"
             findings.append(Finding("error", "missing-file", case_id, (path,), "no such file", remedy))
             continue
         try:
-            files[path] = read_file(path)
+            files[path] = read(path)
         except ValueError as error:
             message, _, remedy = str(error).removeprefix(f"{path}: ").rpartition("; ")
             findings.append(Finding("error", "unreadable", case_id, (path,), message, remedy))
@@ -211,6 +238,21 @@ def _examine_label(
             "correct the label map or the declaration",
         )
     return tuple(whole), findings
+
+
+def _objects_findings(
+    case_id: str, path: str, objects: NiftiFile, labels: Mapping[str, NiftiFile]
+) -> Iterator[Finding]:
+    for label_path, label in labels.items():
+        if label.array.shape != objects.array.shape:
+            continue
+        num_apart = int(np.count_nonzero((label.array > 0) != (objects.array > 0)))
+        if num_apart:
+            message = (
+                f"{num_apart} voxels belong to an object and no class, or to a class and no object, in {label_path}"
+            )
+            remedy = "measures of objects leave such voxels out: check that the two are of one annotation"
+            yield Finding("warning", "objects-disagree", case_id, (path,), message, remedy)
 
 
 def _distinct(array: np.ndarray) -> np.ndarray:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from pipelines.cases.case import Case, RawDataset, RawEntry, write_cases, write_info
 from pipelines.cases.case_check import CaseFacts
-from pipelines.cases.formats import decathlon, manifest, nnunet_raw
+from pipelines.cases.formats import decathlon, manifest, nnunet_raw, pictures
 from pipelines.cases.integrity import conclude, examine
 from pipelines.cases.python_source import make_source
 from pipelines.cases.splits import assign_folds, given_folds, patient_of
 
 _KNOWN_LAYOUTS = (
     "known are: Medical Segmentation Decathlon (dataset.json with `training`), nnU-Net raw (dataset.json with "
-    "`file_ending`, imagesTr, labelsTr), and a manifest (CSV file with case_id, image, label); "
+    "`file_ending`, imagesTr, labelsTr), pictures (folders images and labels or objects), and a manifest (CSV file "
+    "with case_id, image, label); "
     "a Python file with make(folder) may write any of them"
 )
 _NUM_SHOWN = 10
@@ -37,7 +38,7 @@ def open_source(source: str, files_dir: Path | str) -> RawDataset:
         raise ValueError(f"{source}: no such file or folder; set `source` to where the data lie ({_KNOWN_LAYOUTS})")
     if path.suffix == ".py":
         return open_source(str(make_source(path, Path(files_dir))), files_dir)
-    for layout in (decathlon, nnunet_raw, manifest):
+    for layout in (decathlon, nnunet_raw, manifest, pictures):
         if layout.matches(source):
             return layout.read(source)
     if path.is_dir():
@@ -88,6 +89,7 @@ def _cases(entries: Sequence[RawEntry], facts: Sequence[CaseFacts], num_folds: i
             shape=case.shape,
             spacing_mm=case.spacing_mm,
             affine=case.affine,
+            instances_path=entry.instances_path,
         )
         for entry, case in zip(entries, facts, strict=True)
     ]

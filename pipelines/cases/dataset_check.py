@@ -17,6 +17,7 @@ from pipelines.cases.case import RawDataset, RawEntry
 from pipelines.cases.case_check import CaseFacts
 from pipelines.cases.case_measures import ChannelMeasures, ClassMeasures
 from pipelines.cases.finding import Finding, Severity
+from pipelines.cases.raster import is_raster
 from pipelines.cases.sides import sided_pair
 from pipelines.cases.splits import patient_of
 
@@ -48,6 +49,7 @@ def check_dataset(raw: RawDataset, facts: Sequence[CaseFacts]) -> list[Finding]:
     rules = (
         _listing_findings,
         _channel_findings,
+        _picture_findings,
         _duplicate_findings,
         _orientation_findings,
         _class_findings,
@@ -87,6 +89,14 @@ def _channel_findings(raw: RawDataset, pairs: Pairs) -> Iterator[Finding]:
             message = f"{case.num_channels} channels, but the data set has {len(channels)} {list(channels)}"
             remedy = "add what is missing, or take the case out"
             yield Finding("error", "channel-count", entry.case_id, entry.image_paths, message, remedy)
+
+
+def _picture_findings(raw: RawDataset, pairs: Pairs) -> Iterator[Finding]:
+    num_pictures = sum(is_raster(entry.image_paths[0]) for entry, _ in pairs if entry.image_paths)
+    if num_pictures:
+        message = f"{num_pictures} of {len(pairs)} cases are pictures, which have no spacing; a pixel counts as 1 mm"
+        remedy = "read distances in mm, and evaluation.tolerance_mm, as pixels"
+        yield Finding("note", "no-spacing", "", (), message, remedy)
 
 
 def _duplicate_findings(raw: RawDataset, pairs: Pairs) -> Iterator[Finding]:
@@ -175,7 +185,9 @@ def _size_findings(raw: RawDataset, pairs: Pairs) -> Iterator[Finding]:
     for name, value in raw.info.labels.items():
         measured = [(entry, of_class) for entry, case in pairs for of_class in case.classes if of_class.value == value]
         if len(measured) >= _FEWEST_CASES:
-            yield from _piece_findings(f"class {name} (value {value})", measured)
+            # Where objects are known, how many there are is no slip of the pen.
+            if not any(entry.instances_path for entry, _ in measured):
+                yield from _piece_findings(f"class {name} (value {value})", measured)
             yield from _tiny_findings(f"class {name} (value {value})", measured)
 
 

@@ -1,7 +1,8 @@
 """NIfTI files as arrays in one orientation, and label maps back on the grid of a scan.
 
 A file's axes may run in any order and direction. In memory they are always z, y, x of the orientation nearest to
-right-anterior-superior: the axis order of the file is permuted and flipped, never resampled.
+right-anterior-superior: the axis order of the file is permuted and flipped, never resampled. A picture
+(`pipelines.cases.raster`) is a scan of one slice with voxels of 1 mm.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from nibabel.wrapstruct import WrapStructError
 
 from pipelines.atomic_files import atomic_path
 from pipelines.cases.case import Case
+from pipelines.cases.raster import AFFINE, AXIS_CODES, is_raster, read_raster, write_raster
 
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
 _GZIP_MAGIC = b"\x1f\x8b"
 _NIFTI2_HEADER_BYTES = 540
 
@@ -118,15 +121,22 @@ def _stored_spacing(image: Any) -> list[float]:
     return zooms
 
 
-def read_file(path: Path | str) -> NiftiFile:
+def read_file(path: Path | str, is_label: bool = False) -> NiftiFile:
     """Read one file whole: voxels, geometry and digest.
 
     A 2D file (X, Y) gets a z axis of length 1; the last axis of a 4D file (X, Y, Z, C) becomes the channels.
+
+    Args:
+        path: NIfTI or a picture.
+        is_label: whether it holds numbers of classes or objects, for which pictures have forms of their own.
 
     Raises:
         ValueError: missing, truncated or damaged, not 2D to 4D, colour or complex voxels, or a singular affine; the
             message names the file and the fix.
     """
+    if is_raster(path):
+        planes, digest = read_raster(path, is_label)
+        return NiftiFile(planes[:, np.newaxis], (1.0, 1.0, 1.0), AFFINE, _canonical(planes.shape), AXIS_CODES, digest)
     image, array, digest = _open(path)
     if array.ndim not in (2, 3, 4) or array.dtype.kind not in "biuf":
         raise ValueError(
@@ -150,6 +160,13 @@ def read_file(path: Path | str) -> NiftiFile:
         axis_codes="".join(ornt2axcodes(orientation)),
         digest=digest,
     )
+
+
+def _canonical(shape: tuple[int, ...]) -> np.ndarray:
+    """Of a picture whose rows were turned round: voxel x, y, z to mm."""
+    orientation = io_orientation(AFFINE)
+    canonical: np.ndarray = AFFINE @ nib.orientations.inv_ornt_aff(orientation, (shape[2], shape[1], 1))
+    return canonical
 
 
 def read_image(source: Case | Path | str | Sequence[Path | str]) -> Image:
@@ -182,7 +199,7 @@ def read_label(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]
     Raises:
         ValueError: the file cannot be read, has more than one channel, or values that are not whole numbers.
     """
-    file = read_file(path)
+    file = read_file(path, is_label=True)
     if len(file.array) != 1:
         raise ValueError(f"{path}: a label map with {len(file.array)} channels; save one map of class numbers")
     label = np.ascontiguousarray(file.array[0], np.int16)
@@ -191,19 +208,33 @@ def read_label(path: Path | str) -> tuple[np.ndarray, tuple[float, float, float]
     return label, file.spacing_mm
 
 
-def write_label(path: Path | str, array: np.ndarray, like_path: Path | str) -> None:
+def label_suffix(like_path: Path | str) -> str:
+    """How the name of a label map of a scan ends: `.png` for that of a picture, else `.nii.gz`."""
+    return ".png" if is_raster(like_path) else ".nii.gz"
+
+
+def write_label(
+    path: Path | str, array: np.ndarray, like_path: Path | str, dtype: type[np.unsignedinteger] | None = None
+) -> None:
     """Write a label map on exactly the grid of a scan: its axis order, directions and affine.
 
     The same map gives the same bytes.
 
     Args:
-        path: .nii.gz or .nii.
+        path: .nii.gz or .nii; .png where the scan is a picture.
         array: (Z, Y, X) integers from 0, as `read_label` would give them.
         like_path: the scan; a 2D scan gets a 2D label map.
+        dtype: of the file; None for uint8, or uint16 where that is too small.
 
     Raises:
         ValueError: the scan cannot be read.
     """
+    dtype = dtype or (np.uint8 if array.max() <= np.iinfo(np.uint8).max else np.uint16)
+    if is_raster(like_path):
+        assert len(array) == 1, f"label map {array.shape} is not on the grid of the picture {like_path}"
+        assert array.min() >= 0
+        write_raster(path, array[0].astype(dtype))
+        return
     like, _, _ = _open(like_path)
     stored_shape = (*like.shape[:3], 1)[:3]
     to_stored = ornt_transform(axcodes2ornt(("R", "A", "S")), io_orientation(like.affine))
@@ -213,7 +244,7 @@ def write_label(path: Path | str, array: np.ndarray, like_path: Path | str) -> N
 
     header = like.header.copy()
     header.extensions.clear()
-    header.set_data_dtype(np.uint8 if stored.max() <= np.iinfo(np.uint8).max else np.uint16)
+    header.set_data_dtype(dtype)
     header["descrip"] = b""
     header["cal_min"] = header["cal_max"] = 0
     voxels = stored.reshape(like.shape[:3]).astype(header.get_data_dtype())

@@ -9,6 +9,7 @@ entries, seeds or folds meet, every row also says where it comes from:
     fold     fold of the model; null where several folds predicted together.
     seed     seed of the model; null where several seeds predicted together.
     dice, iou, nsd (0 .. 1), hd95_mm, assd_mm
+    and what the data set declares (`pipelines.evaluation.declared_measures`)
     reference_voxels, predicted_voxels
     fallback what the prediction gave up for want of memory, null if nothing (`pipelines.inference.placement`).
 """
@@ -25,27 +26,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.atomic_files import atomic_path
+from pipelines.evaluation.declared_measures import declared_values
 from pipelines.metrics.overlap import confusion_counts, dice, iou
 from pipelines.metrics.surface import surface_scores
 
 OUT_OF_FOLD = "validation"
 TEST = "test"
 MEASURES = ("dice", "iou", "hd95_mm", "assd_mm", "nsd")
-
-_SCHEMA = pa.schema(
-    [
-        pa.field("case_id", pa.string(), nullable=False),
-        pa.field("patient", pa.string(), nullable=False),
-        pa.field("class_name", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("fold", pa.int64()),
-        pa.field("seed", pa.int64()),
-        *(pa.field(measure, pa.float64(), nullable=False) for measure in MEASURES),
-        pa.field("reference_voxels", pa.int64(), nullable=False),
-        pa.field("predicted_voxels", pa.int64(), nullable=False),
-        pa.field("fallback", pa.string()),
-    ]
-)
 
 
 def score_case(
@@ -55,8 +42,13 @@ def score_case(
     spacing_mm: Sequence[float],
     tolerance_mm: float,
     ignore_label: int | None = None,
+    declared: Sequence[str] = (),
+    objects: NDArray | None = None,
+    probabilities: NDArray[np.uint16] | None = None,
 ) -> list[dict[str, Any]]:
     """Score every foreground class of one case.
+
+    A case of a single slice is scored in its plane: nothing lies above or below that would make all of it surface.
 
     Args:
         prediction: (Z, Y, X) integer label map.
@@ -65,10 +57,13 @@ def score_case(
         spacing_mm: voxel size (z, y, x).
         tolerance_mm: tolerance of the normalised surface Dice.
         ignore_label: reference voxels of this value are left out: they belong to no class in either map.
+        declared: measures that the data set declares.
+        objects: (Z, Y, X) reference objects, numbered from 1; None where they are not known.
+        probabilities: (K, Z, Y, X) of each class, in 16 bits; only what is declared may need them.
 
     Returns:
-        One dict a class in label order: class_name, dice, iou, hd95_mm, assd_mm, nsd, reference_voxels,
-        predicted_voxels.
+        One dict a class in label order: class_name, dice, iou, hd95_mm, assd_mm, nsd, what is declared,
+        reference_voxels, predicted_voxels.
 
     Raises:
         ValueError: the maps differ in shape, or hold a value that is no label.
@@ -78,8 +73,10 @@ def score_case(
             f"prediction has shape {prediction.shape}, reference {reference.shape}; "
             "a prediction must be on the grid of its scan: predict the case again"
         )
+    is_counted = None
     if ignore_label is not None:
         is_ignored = reference == ignore_label
+        is_counted = ~is_ignored
         prediction, reference = np.where(is_ignored, 0, prediction), np.where(is_ignored, 0, reference)
     num_classes = 1 + max(value for value in labels.values() if value != ignore_label)
     for name, array in (("prediction", prediction), ("reference", reference)):
@@ -89,12 +86,15 @@ def score_case(
                 "declare the missing labels or repair the file"
             )
     counts = confusion_counts(prediction, reference, num_classes)
+    plane, plane_mm = _plane(reference.shape, spacing_mm)
     rows = []
     for name, value in sorted(labels.items(), key=lambda label: label[1]):
         if value in (0, ignore_label):
             continue
         true_positive, false_positive, false_negative = (int(count) for count in counts[value])
-        surface = surface_scores(prediction == value, reference == value, spacing_mm, tolerance_mm)
+        is_predicted, is_referenced = prediction == value, reference == value
+        surface = surface_scores(is_predicted[plane], is_referenced[plane], plane_mm, tolerance_mm)
+        probability = None if probabilities is None else probabilities[value]
         rows.append(
             {
                 "class_name": name,
@@ -103,6 +103,7 @@ def score_case(
                 "hd95_mm": surface.hd95_mm,
                 "assd_mm": surface.assd_mm,
                 "nsd": surface.nsd,
+                **declared_values(declared, is_predicted, is_referenced, is_counted, objects, probability),
                 "reference_voxels": true_positive + false_negative,
                 "predicted_voxels": true_positive + false_positive,
             }
@@ -110,12 +111,35 @@ def score_case(
     return rows
 
 
-def write_scores(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the keys of the module to a Parquet file."""
+def write_scores(path: Path | str, rows: Sequence[Mapping[str, Any]], declared: Sequence[str] = ()) -> None:
+    """Write rows with the keys of the module, the declared measures among them, to a Parquet file."""
+    schema = pa.schema(
+        [
+            pa.field("case_id", pa.string(), nullable=False),
+            pa.field("patient", pa.string(), nullable=False),
+            pa.field("class_name", pa.string(), nullable=False),
+            pa.field("split", pa.string(), nullable=False),
+            pa.field("fold", pa.int64()),
+            pa.field("seed", pa.int64()),
+            *(pa.field(measure, pa.float64(), nullable=False) for measure in (*MEASURES, *declared)),
+            pa.field("reference_voxels", pa.int64(), nullable=False),
+            pa.field("predicted_voxels", pa.int64(), nullable=False),
+            pa.field("fallback", pa.string()),
+        ]
+    )
     with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=_SCHEMA), temporary)
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
 
 
 def read_scores(path: Path | str) -> list[dict[str, Any]]:
     """Read the score rows of an entry, of any family."""
     return pq.read_table(path).to_pylist()
+
+
+def _plane(shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[tuple[slice | int, ...], list[float]]:
+    """The plane of a case of a single slice, and its spacing; all of any other case."""
+    single = [axis for axis, side in enumerate(shape) if side == 1]
+    if len(single) != 1:
+        return (slice(None),) * len(shape), list(spacing_mm)
+    plane = tuple(0 if axis in single else slice(None) for axis in range(len(shape)))
+    return plane, [step for axis, step in enumerate(spacing_mm) if axis not in single]

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.cases.annotation import read_case_label
 from pipelines.cases.case import Case
-from pipelines.cases.nifti import read_image, read_label
+from pipelines.cases.nifti import label_suffix, read_image, read_label
 from pipelines.evaluation.case_scores import OUT_OF_FOLD
 from pipelines.evaluation.ranking import case_means
 
@@ -72,28 +73,28 @@ def read_overlays(
         rows: score rows of one entry.
         cases: the cases of the data set.
         predictions_dir: `results/D/A/predictions`; holds `<split>/<case_id>.nii.gz` or, a seed each,
-            `<split>/<case_id>_seed<seed>.nii.gz`, of which the lowest seed is drawn.
+            `<split>/<case_id>_seed<seed>.nii.gz`, of which the lowest seed is drawn; of pictures `.png`.
         measure: key of the measure that picks, larger is better.
     """
     by_id = {case.case_id: case for case in cases}
     overlays = []
     for caption, (case_id, score) in pick_cases(rows, measure).items():
         case = by_id[case_id]
-        assert case.label_path is not None, case_id
         of_case = [row for row in _out_of_fold(rows) if row["case_id"] == case_id]
         seeds = sorted(row["seed"] for row in of_case if row["seed"] is not None)
         by_class: dict[str, list[float]] = {}
         for row in of_case:
             by_class.setdefault(row["class_name"], []).append(row[measure])
-        path = predictions_dir / OUT_OF_FOLD / f"{case_id}.nii.gz"
+        suffix = label_suffix(case.image_paths[0])
+        path = predictions_dir / OUT_OF_FOLD / f"{case_id}{suffix}"
         if not path.exists() and seeds:
-            path = path.with_name(f"{case_id}_seed{seeds[0]}.nii.gz")
+            path = path.with_name(f"{case_id}_seed{seeds[0]}{suffix}")
         image = read_image(case)
         overlays.append(
             OverlayCase(
                 case_id=case_id,
                 image=image.array,
-                reference=read_label(case.label_path)[0],
+                reference=read_case_label(case)[0],
                 prediction=read_label(path)[0],
                 spacing_mm=image.spacing_mm,
                 score=score,

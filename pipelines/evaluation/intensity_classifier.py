@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from pipelines.cases.case import Case
 from pipelines.evaluation.case_scores import OUT_OF_FOLD, TEST, score_case
+from pipelines.evaluation.declared_measures import needs_probabilities
+from pipelines.metrics.discrimination import in_16_bits
 from pipelines.metrics.overlap import dice
 
 _BINS_PER_CHANNEL = (128, 64)  # alone, and in a pair
@@ -33,7 +35,9 @@ _PRIOR_WEIGHTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 _LARGEST_DEVIATION = 4.0
 _CLIPPED_PERCENTILES = (0.5, 99.5)
 
-_Job = tuple[Case, int | None, str, NDArray[np.int16]]
+# The class of every cell, and where it is asked for its probability of every class.
+_Tables = tuple[NDArray[np.int16], NDArray[np.uint16] | None]
+_Job = tuple[Case, int | None, str, _Tables]
 
 
 def intensity_classifier_rows(
@@ -42,6 +46,7 @@ def intensity_classifier_rows(
     folds: Sequence[int],
     tolerance_mm: float,
     ignore_label: int | None = None,
+    declared: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Fit, predict and score, as an entry of the comparison would be.
 
@@ -51,6 +56,7 @@ def intensity_classifier_rows(
         folds: folds whose cases are predicted out of fold, each fitted on the training cases of all other folds.
         tolerance_mm: tolerance of the normalised surface Dice.
         ignore_label: value of voxels that are neither counted nor scored.
+        declared: measures that the data set declares.
 
     Returns:
         Score rows with the keys of `pipelines.evaluation.case_scores`: split "validation" with `fold`, and split
@@ -63,17 +69,25 @@ def intensity_classifier_rows(
     test = [case for case in cases if case.split == "test" and case.label_path is not None]
     count = partial(_count_case, num_classes=num_classes, ignore_label=ignore_label)
     counts = map_cases(count, training, "count intensities")
+    tables = partial(_tables, has_probabilities=needs_probabilities(declared))
     classifiers = {
-        fold: fit([array for case, array in zip(training, counts, strict=True) if case.fold != fold]) for fold in folds
+        fold: tables([array for case, array in zip(training, counts, strict=True) if case.fold != fold])
+        for fold in folds
     }
     jobs: list[_Job] = []
     for case in training:
         if case.fold in classifiers:
             jobs.append((case, case.fold, OUT_OF_FOLD, classifiers[case.fold]))
     if test:
-        of_all = fit(counts)
+        of_all = tables(counts)
         jobs += [(case, None, TEST, of_all) for case in test]
-    score = partial(_score_case, labels=dict(labels), tolerance_mm=tolerance_mm, ignore_label=ignore_label)
+    score = partial(
+        _score_case,
+        labels=dict(labels),
+        tolerance_mm=tolerance_mm,
+        ignore_label=ignore_label,
+        declared=tuple(declared),
+    )
     return [row for rows in map_cases(score, jobs, "score intensity classifier") for row in rows]
 
 
@@ -118,12 +132,30 @@ def fit(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int16]:
     if not counts:
         raise ValueError("no labelled training case outside the fold; use at least two folds that hold cases")
     total = np.sum(counts, axis=0)
+    tables = [_evidence(total, weight).argmax(axis=0) for weight in _PRIOR_WEIGHTS]
+    return max(tables, key=lambda table: _foreground_dice(table, total)).astype(np.int16)
+
+
+def cell_probabilities(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Probability of each class in every cell, (K, num_cells), by the plain posterior; arguments as of `fit`."""
+    evidence = _evidence(np.sum(counts, axis=0), 1.0)
+    likelihood = np.exp(evidence - evidence.max(axis=0))
+    shares: NDArray[np.float64] = likelihood / likelihood.sum(axis=0)
+    return shares
+
+
+def _evidence(total: NDArray[np.int64], weight: float) -> NDArray[np.float64]:
+    """Logarithm of p(cell | class) p(class)^weight, (K, num_cells)."""
     voxels = total.sum(axis=1, keepdims=True)
     likelihood = np.log((total + 1) / (voxels + total.shape[1]))
     prior = np.log(np.maximum(voxels, 1) / voxels.sum())
     # A class that no training voxel has is never chosen.
-    tables = [np.where(voxels > 0, likelihood + weight * prior, -np.inf).argmax(axis=0) for weight in _PRIOR_WEIGHTS]
-    return max(tables, key=lambda table: _foreground_dice(table, total)).astype(np.int16)
+    evidence: NDArray[np.float64] = np.where(voxels > 0, likelihood + weight * prior, -np.inf)
+    return evidence
+
+
+def _tables(counts: Sequence[NDArray[np.int64]], has_probabilities: bool) -> _Tables:
+    return fit(counts), in_16_bits(cell_probabilities(counts)) if has_probabilities else None
 
 
 def _foreground_dice(table: NDArray[np.int64], counts: NDArray[np.int64]) -> float:
@@ -137,11 +169,11 @@ def _foreground_dice(table: NDArray[np.int64], counts: NDArray[np.int64]) -> flo
 
 
 def _count_case(case: Case, num_classes: int, ignore_label: int | None) -> NDArray[np.int64]:
-    from pipelines.cases.nifti import read_image, read_label
+    from pipelines.cases.annotation import read_case_label
+    from pipelines.cases.nifti import read_image
 
-    assert case.label_path is not None
     image = read_image(case).array
-    label, _ = read_label(case.label_path)
+    label, _ = read_case_label(case)
     num_cells = _BINS_PER_CHANNEL[0] if len(image) == 1 else _BINS_PER_CHANNEL[1] ** 2
     return count_cells(intensity_cells(image), label, num_cells, num_classes, ignore_label)
 
@@ -151,13 +183,18 @@ def _score_case(
     labels: dict[str, int],
     tolerance_mm: float,
     ignore_label: int | None,
+    declared: Sequence[str],
 ) -> list[dict[str, Any]]:
-    from pipelines.cases.nifti import read_image, read_label
+    from pipelines.cases.annotation import read_case_label, read_case_objects
+    from pipelines.cases.nifti import read_image
 
-    case, fold, split, table = job
-    assert case.label_path is not None
-    reference, spacing_mm = read_label(case.label_path)
-    prediction = table[intensity_cells(read_image(case).array)]
+    case, fold, split, (table, table_of_probabilities) = job
+    reference, spacing_mm = read_case_label(case)
+    cells = intensity_cells(read_image(case).array)
+    probabilities = None if table_of_probabilities is None else table_of_probabilities[:, cells]
+    objects = read_case_objects(case) if declared else None
     origin = {"case_id": case.case_id, "patient": case.patient, "split": split, "fold": fold, "seed": None}
-    scores = score_case(prediction, reference, labels, spacing_mm, tolerance_mm, ignore_label)
+    scores = score_case(
+        table[cells], reference, labels, spacing_mm, tolerance_mm, ignore_label, declared, objects, probabilities
+    )
     return [origin | row for row in scores]

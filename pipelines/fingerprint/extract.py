@@ -113,7 +113,7 @@ def take_fingerprint(cases: Sequence[Case], info: DatasetInfo) -> Fingerprint:
     measure = partial(_measure_case, channels=tuple(info.channels), labels=info.labels, ignore_label=info.ignore_label)
     values = [ValueCounts.none() for _ in info.channels]
     measured: dict[int, _Measured] = {}
-    for index, item in each_case(measure, cases, desc="fingerprint", imports=("pipelines.cases.nifti",)):
+    for index, item in each_case(measure, cases, desc="fingerprint", imports=("pipelines.cases.annotation",)):
         values = [value.merged(of_case) for value, of_case in zip(values, item.values, strict=True)]
         # What is kept of a case is a few numbers.
         measured[index] = replace(item, values=())
@@ -136,11 +136,11 @@ def take_fingerprint(cases: Sequence[Case], info: DatasetInfo) -> Fingerprint:
 
 
 def _measure_case(case: Case, channels: tuple[str, ...], labels: dict[str, int], ignore_label: int | None) -> _Measured:
-    from pipelines.cases.nifti import read_image, read_label
+    from pipelines.cases.annotation import read_case_label
+    from pipelines.cases.nifti import read_image
 
-    assert case.label_path is not None
     image = read_image(case.image_paths)
-    label, _ = read_label(case.label_path)
+    label, _ = read_case_label(case)
     label_voxels = count_voxels(label, labels)
     box = bounding_box(image.array)
     moments, values = _foreground(case, image.array[(slice(None), *box)], label[box], channels, ignore_label)

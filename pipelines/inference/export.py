@@ -13,8 +13,8 @@ Shapes:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from pipelines.metrics.discrimination import FULL_SCALE, in_16_bits
 from pipelines.preprocessing.resample import nearest_indices, separate_axis
 
 _PLANES_AT_ONCE = 16
+_Chosen = TypeVar("_Chosen")
 
 
 @torch.inference_mode()
@@ -42,21 +44,54 @@ def to_scan_grid(blocks: Iterable[Tensor], properties: Mapping[str, Any]) -> NDA
         (Z, Y, X) label map of the scan's shape and axis order, uint8 (uint16 above 256 classes); 0 outside the box, the
         lower class in a tie.
     """
+    inside = np.concatenate(list(_planes(blocks, properties, _best_class)))
+    return _placed(inside, properties, outside=0)
+
+
+@torch.inference_mode()
+def to_scan_grid_with_probabilities(
+    blocks: Iterable[Tensor], properties: Mapping[str, Any]
+) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.uint16]]:
+    """The label map of `to_scan_grid`, and how probable every class is: the softmax of the logits on the scan's grid.
+
+    Args:
+        blocks: as there.
+        properties: as there.
+
+    Returns:
+        The label map, and (K, Z, Y, X) probabilities, 65535 for 1; outside the box all is background. The memory of all
+        classes at once is needed.
+    """
+    parts = list(_planes(blocks, properties, _best_class_and_probabilities))
+    label = _placed(np.concatenate([labels for labels, _ in parts]), properties, outside=0)
+    of_classes = np.concatenate([probabilities for _, probabilities in parts], axis=1)
+    placed = [
+        _placed(of_class, properties, outside=0 if value else FULL_SCALE) for value, of_class in enumerate(of_classes)
+    ]
+    return label, np.stack(placed)
+
+
+def _placed(inside: NDArray, properties: Mapping[str, Any], outside: int) -> NDArray:
+    """What was predicted inside the box, on the whole scan in its own order of axes."""
     forward = properties["transpose_forward"]
-    scan_spacing = [properties["spacing_mm"][axis] for axis in forward]
+    whole = np.full([properties["shape"][axis] for axis in forward], outside, dtype=inside.dtype)
+    whole[tuple(slice(low, high) for low, high in properties["box"])] = inside
+    return np.ascontiguousarray(whole.transpose(np.argsort(forward)))
+
+
+def _planes(
+    blocks: Iterable[Tensor], properties: Mapping[str, Any], chosen: Callable[[Iterable[Tensor], int], _Chosen]
+) -> Iterator[_Chosen]:
+    """What `chosen` makes of the logits of planes of the new grid, as soon as the logits on both sides are there.
+
+    Args:
+        blocks: as of `to_scan_grid`.
+        properties: likewise.
+        chosen: of the logits of one class after the other, (m, Y, X), and their number.
+    """
+    shape, new_shape = properties["shape_after_resampling"], properties["shape_after_crop"]
+    scan_spacing = [properties["spacing_mm"][axis] for axis in properties["transpose_forward"]]
     axis = separate_axis(properties["spacing_after_mm"], scan_spacing)
-    inside = np.concatenate(
-        list(_best_planes(blocks, properties["shape_after_resampling"], properties["shape_after_crop"], axis))
-    )
-    label = np.zeros([properties["shape"][axis] for axis in forward], dtype=inside.dtype)
-    label[tuple(slice(low, high) for low, high in properties["box"])] = inside
-    return np.ascontiguousarray(label.transpose(np.argsort(forward)))
-
-
-def _best_planes(
-    blocks: Iterable[Tensor], shape: Sequence[int], new_shape: Sequence[int], axis: int | None
-) -> Iterator[NDArray]:
-    """Labels of the planes of the new grid, (m, Y, X), as soon as the logits on both sides of them are there."""
     low, high, share = _neighbours(shape[0], new_shape[0], is_nearest=axis == 0)
     num_done = end = 0
     last_plane = torch.empty(0)
@@ -73,7 +108,7 @@ def _best_planes(
                 for value, logits in enumerate(block)
             )
             neighbours = low[wanted] - source.start, high[wanted] - source.start, share[wanted]
-            yield _best_class(
+            yield chosen(
                 (_resampled_in_plane(_between(logits, *neighbours), new_shape, axis) for logits in logits_of_classes),
                 len(block),
             )
@@ -120,3 +155,11 @@ def _best_class(logits_of_classes: Iterable[Tensor], num_classes: int) -> NDArra
         winner.masked_fill_(logits > best, value)
         best = torch.maximum(best, logits)
     return winner.cpu().numpy().astype(given, copy=False)
+
+
+def _best_class_and_probabilities(
+    logits_of_classes: Iterable[Tensor], num_classes: int
+) -> tuple[NDArray, NDArray[np.uint16]]:
+    """As `_best_class`, and (K, m, Y, X) probabilities in 16 bits."""
+    logits = torch.stack(list(logits_of_classes))
+    return _best_class(iter(logits), num_classes), in_16_bits(logits.softmax(0).cpu().numpy())

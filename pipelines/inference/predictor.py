@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
 
-from pipelines.inference.export import to_scan_grid
+from pipelines.inference.export import to_scan_grid, to_scan_grid_with_probabilities
 from pipelines.inference.model_files import read_model_plan, read_training_plan
 from pipelines.inference.placement import Placement
 from pipelines.inference.sliding_window import predict_blocks
@@ -50,10 +49,12 @@ class Prediction:
     Attributes:
         label: (Z, Y, X) unsigned integers on the grid of the scan.
         fallbacks: what was given up for want of memory, a sentence a step; usually empty.
+        probabilities: (K, Z, Y, X) of each class in 16 bits, where they were asked for.
     """
 
     label: np.ndarray
     fallbacks: tuple[str, ...] = ()
+    probabilities: np.ndarray | None = None
 
 
 def first_placement(device: str, plan: Plan, case_id: str) -> Placement:
@@ -67,7 +68,9 @@ def first_placement(device: str, plan: Plan, case_id: str) -> Placement:
     )
 
 
-def predict_case(prepared_path: Path, weights: Sequence[Path], device: str) -> Prediction:
+def predict_case(
+    prepared_path: Path, weights: Sequence[Path], device: str, keeps_probabilities: bool = False
+) -> Prediction:
     """Predict a prepared case on the grid of its scan.
 
     Several networks vote by the mean of their logits (nnU-Net's ensemble of folds).
@@ -77,6 +80,7 @@ def predict_case(prepared_path: Path, weights: Sequence[Path], device: str) -> P
         weights: weight files in a model folder.
         device: `cpu` or `cuda`, where to begin; without memory it goes on elsewhere, or begins anew where logits were
             lost.
+        keeps_probabilities: whether they are asked for beside the label map.
 
     Raises:
         MemoryError: nothing was left to give up, or torch's error that says so.
@@ -86,7 +90,7 @@ def predict_case(prepared_path: Path, weights: Sequence[Path], device: str) -> P
     placement = first_placement(device, plan, prepared_path.stem)
     networks = [load_network(path) for path in weights]
 
-    def label_map() -> NDArray[np.uint8] | NDArray[np.uint16]:
+    def prediction() -> Prediction:
         blocks = predict_blocks(
             networks,
             torch.from_numpy(np.array(case.image)),
@@ -96,11 +100,14 @@ def predict_case(prepared_path: Path, weights: Sequence[Path], device: str) -> P
             mirror_axes=plan.mirror_axes if plan.inference["is_mirrored"] else (),
             placement=placement,
         )
-        return to_scan_grid(blocks, case.properties)
+        if keeps_probabilities:
+            label, probabilities = to_scan_grid_with_probabilities(blocks, case.properties)
+        else:
+            label, probabilities = to_scan_grid(blocks, case.properties), None
+        return Prediction(label, tuple(placement.fallbacks), probabilities)
 
     try:
-        label = label_map()
+        return prediction()
     except (RuntimeError, MemoryError) as error:
         placement.export_on_cpu(error)
-        label = label_map()
-    return Prediction(label, tuple(placement.fallbacks))
+        return prediction()

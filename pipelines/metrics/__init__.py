@@ -1,1 +1,1 @@
-"""Measures of overlap and surface distance."""
+"""Measures of overlap, surface distance, objects, regions and discrimination."""

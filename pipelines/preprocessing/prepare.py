@@ -183,7 +183,7 @@ def _prepare_all(jobs: Sequence[_Job]) -> None:
             _prepare_to_files,
             jobs,
             desc="prepare",
-            imports=("pipelines.cases.nifti", "pyarrow", "scipy.ndimage"),
+            imports=("pipelines.cases.annotation", "pyarrow", "scipy.ndimage"),
             memory_bytes=needs,
         )
     except BrokenProcessPool as error:
@@ -204,12 +204,13 @@ def _prepare_all(jobs: Sequence[_Job]) -> None:
 
 def _prepare_to_files(job: _Job) -> str | None:
     """Write the files of a case; say why where that is the fault of the case."""
-    from pipelines.cases.nifti import read_image, read_label
+    from pipelines.cases.annotation import read_case_label
+    from pipelines.cases.nifti import read_image
 
     case = job.case
     try:
         image = read_image(case)
-        label = None if case.label_path is None else read_label(case.label_path)[0]
+        label = None if case.label_path is None else read_case_label(case)[0]
         for preprocessing, ignore_label, path in job.targets:
             prepared = prepare_case(image.array, label, image.spacing_mm, preprocessing, ignore_label)
             write_case(path, *prepared, compression=job.compression)

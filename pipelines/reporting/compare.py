@@ -56,13 +56,14 @@ def compare_entries(study: Study, folders: DatasetFolders, out_dir: Path) -> Non
         out_dir: `reports/D`.
     """
     task = task_of(study.family)
-    comparison = Comparison.of_task(task)
     scores = {entry: read_scores(folders.results / entry / "cases.parquet") for entry in study.architectures}
     models = {entry: _read_json(folders.models / entry / "model.json") for entry in study.architectures}
     searches = {entry: _read_search(folders.tuned / entry) for entry in study.architectures}
     info = {entry: _entry_info(model, searches[entry]) for entry, model in models.items()}
-    scores[comparison.reference] = task.reference_rows(study, folders.cases)
-    info[comparison.reference] = {"is_reference": True}
+    reference, _ = task.REFERENCE
+    scores[reference] = task.reference_rows(study, folders.cases)
+    info[reference] = {"is_reference": True}
+    comparison = Comparison.of_task(task, set.intersection(*(set(row) for rows in scores.values() for row in rows[:1])))
     ranking = ranking_rows(scores, info, comparison.measures, comparison.ranked_split, study.evaluation.num_bootstrap)
     leader = next(row["entry"] for row in ranking if row["rank"] == 1)
     dataset = models[leader]["plan"]["dataset"]
@@ -94,7 +95,8 @@ def tell_ranking(study: Study, models_dir: Path, out_dir: Path) -> bool:
     Returns:
         Whether MLflow was told everything; one line on standard error says it where it was not.
     """
-    ranking, comparison = _read_json(out_dir / "ranking.json"), Comparison.of_task(task_of(study.family))
+    ranking = _read_json(out_dir / "ranking.json")
+    comparison = Comparison.of_ranking(task_of(study.family), ranking)
     artifacts = [out_dir / "index.html", out_dir / "ranking.md", *sorted((out_dir / "figures").glob("*.png"))]
     for row in ranking:
         if row["entry"] not in study.architectures:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from pipelines.evaluation.case_scores import OUT_OF_FOLD
 from pipelines.evaluation.measures import Measure
@@ -40,10 +42,21 @@ class Comparison:
         return [self.primary, *(measure for measure in self.measures[1:] if measure.is_headline)]
 
     @classmethod
-    def of_task(cls, task: ModuleType) -> Comparison:
-        """What the task of a family (`pipelines/tasks/<family>.py`) says of comparing."""
+    def of_task(cls, task: ModuleType, measured: Collection[str] = ()) -> Comparison:
+        """What the task of a family (`pipelines/tasks/<family>.py`) says of comparing.
+
+        Args:
+            task: of the family.
+            measured: keys of what was measured; those a data set may declare are compared where they are among them.
+        """
         name, clause = task.REFERENCE
-        return cls(task.MEASURES, task.RANKED_SPLIT, name, clause, task.UNIT, task.VALIDATION_CURVE)
+        declared = tuple(measure for measure in task.DECLARABLE if measure.key in measured)
+        return cls(task.MEASURES + declared, task.RANKED_SPLIT, name, clause, task.UNIT, task.VALIDATION_CURVE)
+
+    @classmethod
+    def of_ranking(cls, task: ModuleType, ranking: Sequence[Mapping[str, Any]]) -> Comparison:
+        """That of a ranking which was made before."""
+        return cls.of_task(task, {key for row in ranking for scores in row["classes"].values() for key in scores})
 
     @property
     def is_out_of_fold(self) -> bool:

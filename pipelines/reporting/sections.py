@@ -132,10 +132,12 @@ def gallery_section(
             f"<figure><figcaption><strong>{escape(caption)}</strong> <span>{escape(text)}</span></figcaption>"
             f'<div class="planes">{images}</div></figure>'
         )
-    note = (
-        f"Out-of-fold predictions of {entry}. Filled: reference. Line: prediction. Axial, coronal, sagittal; "
-        "the patient's right is on the right. Each plane goes through the slice that holds most of the reference."
-    )
+    note = f"Out-of-fold predictions of {entry}. Filled: reference. Line: prediction."
+    if any(len(planes) > 1 for _, _, planes in pictures):
+        note += (
+            " Axial, coronal, sagittal; the patient's right is on the right. Each plane goes through the slice that "
+            "holds most of the reference."
+        )
     html = f'<p class="note">{escape(note)}</p><ul class="keys">{keys}</ul>\n' + "\n".join(figures)
     return Section("gallery", "Gallery", html)
 

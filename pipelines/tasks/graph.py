@@ -25,6 +25,7 @@ CONFIGURATIONS = (CONFIGURATION,)
 
 # What the report of this family compares.
 MEASURES = (Measure("accuracy", "accuracy"),)
+DECLARABLE: tuple[Measure, ...] = ()
 RANKED_SPLIT = "test"
 REFERENCE = ("feature_classifier", "logistic regression on the node's own features")
 UNIT = "node"

@@ -33,6 +33,17 @@ MEASURES = (
     Measure("assd_mm", "ASSD mm", digits=2, is_larger_better=False, is_headline=False),
     Measure("nsd", "NSD"),
 )
+# What it compares beside, where the data set declares it (`measures` in its description).
+DECLARABLE = (
+    Measure("object_ap", "object AP"),
+    Measure("object_ap50", "object AP50"),
+    Measure("aggregated_jaccard", "aggregated Jaccard"),
+    Measure("pixel_error", "pixel error", digits=4, is_larger_better=False),
+    Measure("rand_error", "Rand error", digits=4, is_larger_better=False),
+    Measure("sensitivity", "sensitivity"),
+    Measure("specificity", "specificity"),
+    Measure("auc", "AUC", digits=4),
+)
 RANKED_SPLIT = "validation"
 REFERENCE = ("intensity_classifier", "a classifier that sees one voxel's intensity and nothing else")
 UNIT = "case"
@@ -45,8 +56,9 @@ def collect(source: str, dataset: str, out_dir: Path, num_folds: int) -> None:
     """Check the data set, list its cases and split them.
 
     Raises:
-        ValueError: fewer than two folds, or the data set is not sound.
+        ValueError: fewer than two folds, the data set is not sound, or it declares a measure that is not known.
     """
+    from pipelines.cases.case import read_info
     from pipelines.cases.collect import collect_cases
 
     if num_folds < 2:
@@ -55,6 +67,13 @@ def collect(source: str, dataset: str, out_dir: Path, num_folds: int) -> None:
             "each fold is validated by networks that saw the others; set split.num_folds to 2 or more"
         )
     collect_cases(source, dataset, out_dir, num_folds)
+    known = [measure.key for measure in DECLARABLE]
+    for key in read_info(out_dir / "dataset.json").measures:
+        if key not in known:
+            raise ValueError(
+                f"{source}: declares the measure {key!r}; known are {', '.join(known)} (Dice and distances are always "
+                "measured); correct `measures` in its description"
+            )
 
 
 def fingerprint(cases_dir: Path, out_dir: Path) -> None:
@@ -231,12 +250,14 @@ def reference_rows(study: Study, cases_dir: Path) -> list[dict[str, Any]]:
         study.folds(),
         study.evaluation.tolerance_mm,
         info.ignore_label,
+        info.measures,
     )
 
 
 def dataset_facts(cases_dir: Path) -> DatasetFacts:
     """Name, labels, and how many cases of what."""
     from pipelines.cases.case import read_cases, read_info
+    from pipelines.cases.raster import is_raster
 
     info, cases = read_info(cases_dir / "dataset.json"), read_cases(cases_dir / "cases.parquet")
     training, test = ([case for case in cases if case.split == split] for split in ("train", "test"))
@@ -244,7 +265,13 @@ def dataset_facts(cases_dir: Path) -> DatasetFacts:
     if test:
         counts += f", {len(test)} test cases"
     classes = [name for name, value in sorted(info.labels.items(), key=lambda item: item[1]) if value]
-    facts = [counts, f"channels: {', '.join(info.channels)}", f"classes: {', '.join(classes)}"]
+    num_pictures = sum(is_raster(case.image_paths[0]) for case in cases)
+    facts = [
+        counts,
+        *(["pictures: a pixel counts as 1 mm"] * (num_pictures > 0)),
+        f"channels: {', '.join(info.channels)}",
+        f"classes: {', '.join(classes)}",
+    ]
     return DatasetFacts(info.name, info.labels, [*facts, info.description] if info.description else facts)
 
 

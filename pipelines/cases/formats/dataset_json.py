@@ -1,4 +1,4 @@
-"""The file `dataset.json` that Decathlon and nnU-Net folders both have."""
+"""The file `dataset.json` of a folder, and what several forms of it have in common."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-ENDINGS = (".nii.gz", ".nii")
+from pipelines.cases.case import DatasetInfo, split_off_ignore
+from pipelines.cases.nifti import NIFTI_SUFFIXES
+from pipelines.cases.raster import SUFFIXES
+
+ENDINGS = (*NIFTI_SUFFIXES, *SUFFIXES)
 
 
 def has_dataset_json(folder: Path | str) -> bool:
@@ -53,8 +57,43 @@ def declared_num_training(content: dict[str, Any], path: str) -> int | None:
     return number
 
 
+def declared_measures(content: dict[str, Any], path: str) -> tuple[str, ...]:
+    """Measures that the data set asks for beside those of every data set.
+
+    Raises:
+        ValueError: `measures` is no list of names.
+    """
+    measures = content.get("measures", [])
+    if not isinstance(measures, list) or not all(isinstance(name, str) for name in measures):
+        raise ValueError(f'{path}: `measures` is {measures!r}; the form is ["object_ap", "aggregated_jaccard"]')
+    return tuple(measures)
+
+
+def described(content: dict[str, Any], name: str, path: str) -> DatasetInfo:
+    """What `labels`, `channels`, `measures` and `description` say; each may be left out.
+
+    Args:
+        content: of the file.
+        name: of the data set.
+        path: of the file, for messages.
+
+    Raises:
+        ValueError: one of them has another form.
+    """
+    try:
+        labels = {str(label): int(value) for label, value in content.get("labels", {}).items()}
+        channels = tuple(str(channel) for channel in content.get("channels", []))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{path}: {error}; the form is {{"labels": {{"background": 0, "liver": 1}}, "channels": ["T2"]}}'
+        ) from error
+    classes, ignore_label = split_off_ignore(labels)
+    description = str(content.get("description", ""))
+    return DatasetInfo(name, channels, classes, ignore_label, description, declared_measures(content, path))
+
+
 def case_id_of(path: Path | str) -> str:
-    """File name without folder and NIfTI ending."""
+    """File name without folder and ending."""
     name = Path(path).name
     for ending in ENDINGS:
         if name.endswith(ending):

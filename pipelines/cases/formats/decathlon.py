@@ -14,6 +14,7 @@ from typing import Any
 from pipelines.cases.case import DatasetInfo, RawDataset, RawEntry, split_off_ignore
 from pipelines.cases.formats.dataset_json import (
     case_id_of,
+    declared_measures,
     declared_num_training,
     has_dataset_json,
     ordered_names,
@@ -47,6 +48,7 @@ def read(path: Path | str) -> RawDataset:
         labels=classes,
         ignore_label=ignore_label,
         description=str(content.get("description", "")),
+        measures=declared_measures(content, where),
     )
     entries = [_training_entry(folder, pair, where) for pair in content["training"]]
     entries += [_test_entry(folder, listed) for listed in content.get("test", [])]

@@ -3,12 +3,14 @@
     case_id     unique
     image       path; several channels: joined with `;`, or columns image_0, image_1, ...
     label       path; may be empty for a test case
+    instances   optional, in place of label or beside it: a file of object numbers, or a folder with one mask an object
     patient     optional; cases of one patient are never on both sides of a split
     split       optional: train (also when empty) or test
     fold        optional: 0, 1, ... for every training case
 
 Paths are relative to the folder of the table. `NAME.json` beside `NAME.csv` may name the classes and channels:
-`{"labels": {"background": 0, "liver": 1}, "channels": ["T2"]}`; otherwise they are found in the files.
+`{"labels": {"background": 0, "liver": 1}, "channels": ["T2"]}`; otherwise they are found in the files. It may also ask
+for `measures` beside those of every data set.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import csv
 import json
 from pathlib import Path
 
-from pipelines.cases.case import DatasetInfo, RawDataset, RawEntry, split_off_ignore
+from pipelines.cases.case import DatasetInfo, RawDataset, RawEntry
+from pipelines.cases.formats.dataset_json import described
 
 _SPLITS = ("train", "test")
 
@@ -46,13 +49,15 @@ def read(path: Path | str) -> RawDataset:
 def _image_columns(columns: list[str], path: str) -> list[str]:
     numbered = [f"image_{index}" for index in range(len(columns)) if f"image_{index}" in columns]
     image_columns = ["image"] if "image" in columns else numbered
-    missing = [column for column in ("case_id", "label") if column not in columns]
+    missing = [] if "case_id" in columns else ["case_id"]
+    if "label" not in columns and "instances" not in columns:
+        missing.append("label")
     if not image_columns:
         missing.append("image (or image_0, image_1, ...)")
     if missing:
         raise ValueError(
             f"{path}: columns {missing} are missing; found {columns}, needed case_id, image (or image_0, image_1, "
-            "...), label; optional patient, split, fold; columns are separated by commas"
+            "...), label or instances; optional patient, split, fold; columns are separated by commas"
         )
     return image_columns
 
@@ -69,13 +74,15 @@ def _entry(row: dict[str, str | None], image_columns: list[str], where: str, pat
     if not values["case_id"] or not images:
         raise ValueError(f"{where}: case_id {values['case_id']!r} with images {images}; each row needs both")
     folder = Path(path).parent
+    label, instances = (str(folder / values[key]) if values.get(key) else None for key in ("label", "instances"))
     return RawEntry(
         case_id=values["case_id"],
         image_paths=tuple(str(folder / image) for image in images),
-        label_path=str(folder / values["label"]) if values["label"] else None,
+        label_path=label or instances,
         patient=values.get("patient") or None,
         split=split,
         fold=int(fold) if fold and split == "train" else None,
+        instances_path=instances,
     )
 
 
@@ -85,11 +92,8 @@ def _info(path: Path) -> DatasetInfo:
         return DatasetInfo(path.stem, (), {})
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8-sig"))
-        labels = {str(name): int(value) for name, value in content.get("labels", {}).items()}
-        channels = tuple(str(channel) for channel in content.get("channels", []))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f'{sidecar}: {error}; the form is {{"labels": {{"background": 0, "liver": 1}}, "channels": ["T2"]}}'
-        ) from error
-    classes, ignore_label = split_off_ignore(labels)
-    return DatasetInfo(path.stem, channels, classes, ignore_label, str(content.get("description", "")))
+    except ValueError as error:
+        raise ValueError(f"{sidecar}: not valid JSON ({error}); correct the file") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{sidecar}: holds a {type(content).__name__}; a JSON object with named keys is needed")
+    return described(content, path.stem, str(sidecar))

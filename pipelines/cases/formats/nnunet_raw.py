@@ -20,6 +20,7 @@ from typing import Any
 from pipelines.cases.case import DatasetInfo, RawDataset, RawEntry, split_off_ignore
 from pipelines.cases.formats.dataset_json import (
     ENDINGS,
+    declared_measures,
     declared_num_training,
     has_dataset_json,
     ordered_names,
@@ -40,7 +41,7 @@ def read(path: Path | str) -> RawDataset:
     """Read the list of cases; no image is opened. Hidden files are passed over.
 
     Raises:
-        ValueError: `dataset.json` lacks a key, names regions or a file ending that is not NIfTI; a folder is missing;
+        ValueError: `dataset.json` lacks a key, names regions or a file ending that is not known; a folder is missing;
             or a file name lacks the channel number.
     """
     folder = str(path)
@@ -60,6 +61,7 @@ def read(path: Path | str) -> RawDataset:
         labels=classes,
         ignore_label=ignore_label,
         description=str(content.get("description", "")),
+        measures=declared_measures(content, where),
     )
     num_training = declared_num_training(content, where)
     if "dataset" in content:

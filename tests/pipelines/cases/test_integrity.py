@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipelines.cases import case_check
+from pipelines.cases import nifti
 from pipelines.cases.case import DatasetInfo, RawDataset, RawEntry
 from pipelines.cases.collect import open_source
 from pipelines.cases.finding import Finding
@@ -387,13 +387,13 @@ def test_a_file_that_is_two_channels_of_a_case_is_a_warning(decathlon: Callable[
 
 def test_each_file_is_read_once(decathlon: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
-    read_file = case_check.read_file
+    opened = nifti._open
 
     def counted(path: str) -> object:
         reads.append(path)
-        return read_file(path)
+        return opened(path)
 
-    monkeypatch.setattr(case_check, "read_file", counted)
+    monkeypatch.setattr(nifti, "_open", counted)
     examine(open_source(str(decathlon()), Path()))
     assert len(reads) == len(set(reads)) == 9
 

@@ -37,6 +37,29 @@ def test_rows_by_hand() -> None:
     assert tumour["reference_voxels"] == tumour["predicted_voxels"] == 0
 
 
+def test_a_single_slice_is_scored_in_its_plane() -> None:
+    square, smaller = np.zeros((2, 1, 9, 9), dtype=np.int16)
+    square[0, 2:7, 2:7] = 1
+    smaller[0, 3:6, 3:6] = 1
+    # In space all of a slice is surface, and the inner square lies on it.
+    (row,) = score_case(smaller, square, {"background": 0, "square": 1}, (1.0, 1.0, 1.0), 0.5)
+    assert (row["hd95_mm"], row["nsd"]) == (pytest.approx(2**0.5), 0)
+
+
+def test_declared_measures_stand_in_the_rows_and_in_the_file(tmp_path: Path) -> None:
+    prediction, reference = _maps()
+    declared = ("sensitivity", "auc")
+    probabilities = np.where(prediction == 1, 9, 3)[np.newaxis].repeat(3, axis=0).astype(np.uint16)
+    rows = score_case(prediction, reference, LABELS, (1, 1, 1), 1, declared=declared, probabilities=probabilities)
+    assert rows[0]["sensitivity"] == 0.5
+    # Of 140 other voxels 2 have the high value, 138 the low one; of the class 2 have either.
+    assert rows[0]["auc"] == pytest.approx(0.5 * (138 + 2 / 2) / 140 + 0.5 * (138 / 2) / 140)
+    origin = {"case_id": "c1", "patient": "p1", "split": OUT_OF_FOLD, "fold": 2, "seed": 0, "fallback": None}
+    write_scores(tmp_path / "cases.parquet", [origin | row for row in rows], declared)
+    stored = read_scores(tmp_path / "cases.parquet")
+    assert [row["auc"] for row in stored] == pytest.approx([row["auc"] for row in rows], nan_ok=True)
+
+
 def test_a_missed_class_costs_the_diagonal() -> None:
     prediction, reference = _maps()
     organ, _ = score_case(np.zeros_like(prediction), reference, LABELS, (1, 1, 1), 1)

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from pipelines.cases.case import Case
-from pipelines.evaluation.intensity_classifier import count_cells, fit, intensity_cells, intensity_classifier_rows
+from pipelines.evaluation.intensity_classifier import (
+    cell_probabilities,
+    count_cells,
+    fit,
+    intensity_cells,
+    intensity_classifier_rows,
+)
 
 LABELS = {"background": 0, "bright": 1}
 
@@ -43,6 +49,14 @@ def test_a_hot_voxel_does_not_squeeze_the_rest() -> None:
     hot = image.copy()
     hot[0, 0, 0, 0] = 1e6
     assert np.abs(intensity_cells(hot)[1:] - intensity_cells(image)[1:]).max() <= 1
+
+
+def test_probabilities_of_a_cell_are_the_smoothed_share_of_each_class() -> None:
+    counts = np.array([[7, 1, 0], [1, 1, 2], [0, 0, 0]])
+    probabilities = cell_probabilities([counts - 1 * (counts > 0), 1 * (counts > 0)])
+    # p(cell | class) p(class): 8/11 * 8/12 against 2/7 * 4/12, and so on; a class without voxels is never likely.
+    joint = np.array([[8 / 11 * 8, 2 / 11 * 8, 1 / 11 * 8], [2 / 7 * 4, 2 / 7 * 4, 3 / 7 * 4], [0, 0, 0]])
+    np.testing.assert_allclose(probabilities, joint / joint.sum(axis=0))
 
 
 def test_counts_by_hand() -> None:

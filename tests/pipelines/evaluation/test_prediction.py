@@ -27,7 +27,10 @@ class Predictor:
         self.interrupts_at: str | None = None
         self.fallbacks: dict[str, tuple[str, ...]] = {}
 
-    def __call__(self, prepared_path: Path, weights: Sequence[Path], device: str) -> Prediction:
+    def __call__(
+        self, prepared_path: Path, weights: Sequence[Path], device: str, keeps_probabilities: bool
+    ) -> Prediction:
+        assert not keeps_probabilities, "no measure asks for them"
         case_id = prepared_path.stem
         if case_id == self.interrupts_at:
             raise KeyboardInterrupt
@@ -207,6 +210,7 @@ def test_a_changed_scan_predicts_anew(tiny_study: TinyStudy, tmp_path: Path, pre
     cases = read_cases(tiny_study.folder("cases") / "cases.parquet")
     changed = [case if case.case_id != "b0" else type(case)(**(vars(case) | {"digest": "0"})) for case in cases]
     write_cases(tmp_path / "cases" / "cases.parquet", changed)
+    shutil.copyfile(tiny_study.folder("cases") / "dataset.json", tmp_path / "cases" / "dataset.json")
     evaluate_model(tmp_path / "cases", tiny_study.index_path(), model, tmp_path / "out", tmp_path / "work")
     assert len(predictor.asked) == 6
 

@@ -9,7 +9,7 @@ import torch
 from skimage.transform import resize
 from torch import Tensor
 
-from pipelines.inference.export import to_scan_grid
+from pipelines.inference.export import to_scan_grid, to_scan_grid_with_probabilities
 
 
 def _properties(prepared_shape: Sequence[int] = (4, 5, 6), /, **changes: Any) -> dict[str, Any]:
@@ -154,3 +154,38 @@ def test_prepared_labels_return_to_the_scan() -> None:
     assert prepared.label is not None
     logits = np.stack([prepared.label <= 0, prepared.label == 1]).astype(np.float32)
     np.testing.assert_array_equal(_label(logits, prepared.properties), label)
+
+
+@pytest.mark.parametrize("axis_order", [[0, 1, 2], [2, 0, 1]])
+def test_probabilities_are_the_softmax_on_the_grid_of_the_scan_and_the_label_map_stays(axis_order: list[int]) -> None:
+    logits = _logits(3, 4, 5, 6)
+    forward = np.array(axis_order)
+    backward = np.argsort(forward)
+    shape = np.array([7, 5, 8])[backward]  # of the scan; in transposed order it is 7, 5, 8
+    properties = _properties(
+        (4, 5, 6),
+        shape=shape.tolist(),
+        transpose_forward=axis_order,
+        box=[[2, 6], [0, 5], [1, 7]],
+        shape_after_crop=[4, 5, 6],
+    )
+    label, probabilities = to_scan_grid_with_probabilities([torch.from_numpy(logits)], properties)
+    np.testing.assert_array_equal(label, to_scan_grid([torch.from_numpy(logits)], properties))
+    assert (probabilities.dtype, probabilities.shape) == (np.uint16, (3, *shape))
+    inside = probabilities.transpose(0, *(forward + 1))[:, 2:6, 0:5, 1:7] / 65535
+    np.testing.assert_allclose(inside, torch.from_numpy(logits).softmax(0).numpy(), atol=1e-5)
+    outside = np.ones(shape, bool)
+    outside.transpose(forward)[2:6, 0:5, 1:7] = False
+    assert (probabilities[0][outside] == 65535).all()
+    assert not probabilities[1:, outside].any()
+
+
+def test_probabilities_of_resampled_logits_come_in_blocks_too() -> None:
+    logits = _logits(2, 6, 5, 4)
+    properties = _properties((6, 5, 4), **_grid((9, 10, 8)))
+    whole = to_scan_grid_with_probabilities([torch.from_numpy(logits)], properties)
+    parted = to_scan_grid_with_probabilities(torch.from_numpy(logits).split(2, dim=1), properties)
+    np.testing.assert_array_equal(whole[1], parted[1])
+    np.testing.assert_array_equal(whole[0], _label(logits, properties))
+    is_clear = np.abs(whole[1][1].astype(int) - 32768) > 1
+    np.testing.assert_array_equal((whole[1][1] > 32768)[is_clear], whole[0][is_clear] == 1)

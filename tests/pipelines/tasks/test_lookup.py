@@ -29,6 +29,6 @@ def test_every_family_says_how_its_entries_are_compared(family: str) -> None:
     task = task_of(family)
     for name in ("reference_rows", "dataset_facts", "fingerprint_words", "gallery"):
         assert inspect.isfunction(getattr(task, name)), name
-    assert all(isinstance(measure, Measure) for measure in task.MEASURES)
+    assert all(isinstance(measure, Measure) for measure in (*task.MEASURES, *task.DECLARABLE))
     assert task.RANKED_SPLIT in ("validation", "test")
     assert all(isinstance(text, str) for text in (*task.REFERENCE, task.UNIT, *task.VALIDATION_CURVE))

@@ -206,6 +206,18 @@ def test_the_measures_are_the_columns_of_the_scores() -> None:
     assert tuple(measure.key for measure in segmentation.MEASURES) == case_scores.MEASURES
 
 
+def test_a_measure_that_is_not_known_is_told_with_the_known_ones(
+    tiny_study: TinyStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_after_the_other(monkeypatch)
+    shutil.copytree(tiny_study.root / "data", tmp_path / "data")
+    table = tmp_path / "data" / "manifest.csv"
+    names = {"labels": {"background": 0, "cube": 1}, "channels": ["MRI"], "measures": ["auc", "object_pa"]}
+    table.with_suffix(".json").write_text(json.dumps(names), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"declares the measure 'object_pa'; known are object_ap, .*auc"):
+        segmentation.collect(str(table), DATASET, tmp_path / "cases", 2)
+
+
 def test_a_data_set_is_introduced_by_its_cases_channels_and_classes(tiny_study: TinyStudy) -> None:
     facts = segmentation.dataset_facts(tiny_study.folder("cases"))
     assert (facts.name, facts.labels) == (DATASET, {"background": 0, "cube": 1})

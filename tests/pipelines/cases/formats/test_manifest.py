@@ -83,6 +83,30 @@ def test_a_wrong_file_of_names_is_refused(tmp_path: Path) -> None:
         manifest.read(path)
 
 
+def test_objects_stand_in_place_of_a_label_or_beside_it(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "case_id,image,label,instances\na,a.png,,a_masks\nb,b.png,b_label.png,b_ids.png\nc,c.png,d.png,\n"
+    )
+    first, second, third = manifest.read(path).entries
+    assert first.label_path == first.instances_path == str(tmp_path / "a_masks")
+    assert (second.label_path, second.instances_path) == (str(tmp_path / "b_label.png"), str(tmp_path / "b_ids.png"))
+    assert third.instances_path is None
+
+
+def test_a_table_of_objects_needs_no_column_of_labels(tmp_path: Path) -> None:
+    (entry,) = manifest.read(write(tmp_path, "case_id,image,instances\na,a.png,ids.png\n")).entries
+    assert entry.label_path == str(tmp_path / "ids.png")
+
+
+def test_the_file_of_names_may_ask_for_measures(tmp_path: Path) -> None:
+    path = write(tmp_path, "case_id,image,label\na,a.nii,l.nii\n")
+    (tmp_path / "cases.json").write_text('{"measures": ["object_ap"]}')
+    assert manifest.read(path).info.measures == ("object_ap",)
+    (tmp_path / "cases.json").write_text('{"measures": "object_ap"}')
+    with pytest.raises(ValueError, match=r"cases.json: `measures` is 'object_ap'; the form is"):
+        manifest.read(path)
+
+
 @pytest.mark.shared_data
 @pytest.mark.skipif(not CHAOS.is_dir(), reason="the CHAOS data are not beside the checkout")
 def test_real_cases_without_names_get_classes_from_the_files(tmp_path: Path) -> None:

@@ -42,6 +42,15 @@ def test_one_file_a_channel(tmp_path: Path) -> None:
     assert raw.entries[2].label_path is None
 
 
+def test_pictures_may_be_its_files(tmp_path: Path) -> None:
+    folder = write(tmp_path, ["imagesTr/a_0000.png", "labelsTr/a.png"], file_ending=".png", measures=["auc"])
+    raw = nnunet_raw.read(folder)
+    (entry,) = raw.entries
+    assert entry.image_paths == (str(folder / "imagesTr" / "a_0000.png"),)
+    assert entry.label_path == str(folder / "labelsTr" / "a.png")
+    assert raw.info.measures == ("auc",)
+
+
 def test_test_labels_are_found(tmp_path: Path) -> None:
     folder = write(tmp_path, [*FILES, *LABELS, "imagesTs/c_0000.nii.gz", "labelsTs/c.nii.gz"])
     assert nnunet_raw.read(folder).entries[2].label_path == str(folder / "labelsTs" / "c.nii.gz")
@@ -76,7 +85,7 @@ def test_an_ignore_label_is_no_class(tmp_path: Path) -> None:
             r"'whole' is the region \[1, 2\]; regions are not supported",
         ),
         ([], {"labels": {"0": "background"}}, "label '0' is 'background'; the nnU-Net form is"),
-        ([], {"file_ending": ".png"}, "`file_ending` is '.png'; only .* are read: convert the images"),
+        ([], {"file_ending": ".mha"}, "`file_ending` is '.mha'; only .* are read: convert the images"),
         ([], {"channel_names": {"0": "T1", "2": "T2"}}, "`channel_names` has the indices"),
         (["imagesTr/a.nii.gz"], {}, r"a.nii.gz: the name lacks the channel number; .* a_0000.nii.gz"),
         ([], {"dataset": {"a": ["x.nii"]}}, "`dataset` has .* for case a; needed"),
