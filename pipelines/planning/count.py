@@ -18,7 +18,6 @@ from typing import Any
 import yaml
 
 from pipelines.planning.overrides import check_keys, is_of
-from pipelines.planning.patch import legal_patch
 from pipelines.planning.plan import as_tuples
 from repro_models import registry
 from repro_models.contract import GraphProblem, IllegalSizeError, Problem, SupervisedLogits, Variant
@@ -27,7 +26,8 @@ if typing.TYPE_CHECKING:
     from torch import nn
 
 # Sides of an image where neither the user nor the variant says them.
-USUAL_SIDE = {2: 256, 3: 96}
+_USUAL_SIDE = {2: 256, 3: 96}
+_LARGEST_SIDE = 1025
 # One value per channel has no deviation: normalisations train on two images.
 _TRAINING_BATCH = 2
 
@@ -118,7 +118,7 @@ def count(
         in_channels: image channels, of a graph the features of a node; None as published.
         num_classes: None as published.
         spatial_dims: None for as many as `size` has sides, else as published.
-        size: sides of the image; None as published, or where nothing is, the first legal one from 256 (2D) or 96 (3D).
+        size: sides of the image; None as published, else the one it is made for, else as `usual_size` says.
 
     Raises:
         ValueError: an unknown architecture, variant or field, a value of another kind than the field's, dimensions
@@ -161,17 +161,54 @@ def fitted(
     Args:
         module: the architecture.
         config: its `Config`.
-        size: None for the one that a network is made for, or the first legal one from 256 (2D) or 96 (3D).
+        size: None for the one that a network is made for, else as in `usual_size`.
         spatial_dims: of the image.
     """
     if size is None and hasattr(module, "with_patch_size"):
         size = _own_size(module, config, spatial_dims)
-    if size is None:
-        divisors, least = module.CONSTRAINTS.per_axis(config, spatial_dims)
-        size = legal_patch((USUAL_SIDE[spatial_dims],) * spatial_dims, divisors, least)
+    return usual_size(module, config, spatial_dims) if size is None else (_made_for(module, config, size), tuple(size))
+
+
+def usual_size(module: ModuleType, config: Any, spatial_dims: int) -> tuple[Any, tuple[int, ...]]:
+    """The network's configuration for images of 256 (2D) or 96 (3D) a side, or the nearest side it takes; and the size.
+
+    Args:
+        module: the architecture.
+        config: its `Config`.
+        spatial_dims: of the image.
+    """
+    usual = _USUAL_SIDE[spatial_dims]
+    for side in sorted(range(1, _LARGEST_SIDE), key=lambda each: abs(each - usual)):
+        size = (side,) * spatial_dims
+        try:
+            fitting = _made_for(module, config, size)
+            module.CONSTRAINTS.check_size(fitting, size)
+        except IllegalSizeError:
+            continue
+        return fitting, size
+    raise ValueError(f"{module.__name__} takes no image with equal sides below {_LARGEST_SIDE}; give --size")
+
+
+def _made_for(module: ModuleType, config: Any, size: Sequence[int]) -> Any:
     if hasattr(module, "with_patch_size") and not _takes(module, config, size):
-        config = module.with_patch_size(config, tuple(size))
-    return config, tuple(size)
+        return module.with_patch_size(config, tuple(size))
+    return config
+
+
+def num_parameters(module: ModuleType, config: Any, problem: Problem | GraphProblem) -> int:
+    """Parameters of an architecture's network, trainable or not."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        return sum(parameter.numel() for parameter in module.build(config, problem).parameters())
+
+
+def count_operations(module: ModuleType, config: Any, problem: Problem, size: Sequence[int]) -> int:
+    """`num_macs` of an architecture's network, without its weights."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        return num_macs(module.build(config, problem), problem.in_channels, size)
 
 
 def num_macs(network: nn.Module, in_channels: int, size: Sequence[int]) -> int:
@@ -234,7 +271,7 @@ def _takes(module: ModuleType, config: Any, size: Sequence[int]) -> bool:
 
 def _own_size(module: ModuleType, config: Any, spatial_dims: int) -> tuple[int, ...] | None:
     """The one size with equal sides that a network is made for; None where there is none."""
-    cubes = [(side,) * spatial_dims for side in range(1, 1025)]
+    cubes = [(side,) * spatial_dims for side in range(1, _LARGEST_SIDE)]
     taken = [cube for cube in cubes if _takes(module, config, cube)]
     return taken[0] if len(taken) == 1 else None
 

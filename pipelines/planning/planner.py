@@ -247,9 +247,12 @@ def _target_reasons(module: ModuleType, config: Any, spatial_dims: int) -> list[
     if not isinstance(module, TargetArchitecture):
         return []
     divisor, smallest = module.CONSTRAINTS.per_axis(config, spatial_dims)
+    num_unused = module.CONSTRAINTS.num_unused_parameters(config, spatial_dims)
+    why_alone = f"parameters: {num_unused:,} get no gradient, so ray.workers above 1 cannot train this network"
     return [
         f"sides: {module.__name__} takes multiples of {sides(divisor)} that are at least {sides(smallest)}, which was "
-        "found by running it on shapes"
+        "found by running it on shapes",
+        *([why_alone] if num_unused else []),
     ]
 
 

@@ -149,7 +149,7 @@ def _parameters(called: Callable[..., Any]) -> list[inspect.Parameter] | None:
     """Parameters of a function, or of the constructor of a class; None where Python cannot tell."""
     try:
         # Not of the class itself, which a `__new__` that passes everything on would hide.
-        function = called.__init__ if inspect.isclass(called) else called  # type: ignore[misc]
+        function = called.__init__ if inspect.isclass(called) else called
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return None
@@ -286,7 +286,7 @@ class ProbedConstraints(Constraints):
             object.__setattr__(self, name, value)
 
     @property
-    def spatial_dims(self) -> tuple[int, ...]:  # type: ignore[override]
+    def spatial_dims(self) -> tuple[int, ...]:
         """Those in which it takes any size at all."""
         return tuple(dims for dims in (2, 3) if self._base(dims)[0] is not None)
 
@@ -302,6 +302,11 @@ class ProbedConstraints(Constraints):
         """
         sides = self._legal_sides(config, spatial_dims)
         return sides.divisor, sides.smallest
+
+    def num_unused_parameters(self, config: Any, spatial_dims: int) -> int:
+        """Parameters that a training step gives no gradient though they are to be trained."""
+        smallest = self._legal_sides(config, spatial_dims).smallest
+        return self._trial(config, spatial_dims).num_unused_parameters(smallest)
 
     def _base(self, dims: int) -> tuple[tuple[int, ...] | None, str]:
         trial = self._trial(self._architecture.Config(), dims)
@@ -371,6 +376,15 @@ class _Trial:
             kind = "two images" if is_training else "an image"
             return f"target {name} fails on {kind} of {'x'.join(map(str, size))}: {type(error).__name__}: {told}"
         return None
+
+    def num_unused_parameters(self, size: Sequence[int]) -> int:
+        """How many parameters two images of this size give no gradient."""
+        with self._mode:
+            network = self._made_for(size).train()
+            outputs = network(torch.empty(2, self._problem.in_channels, *size))
+            heads = [outputs] if isinstance(outputs, Tensor) else outputs
+            torch.stack([head.mean() for head in heads]).sum().backward()
+            return sum(p.numel() for p in network.parameters() if p.requires_grad and p.grad is None)
 
     def _made_for(self, size: Sequence[int]) -> nn.Module:
         if hasattr(self._architecture, "with_patch_size"):

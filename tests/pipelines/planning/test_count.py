@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from pipelines.cli import main
-from pipelines.planning.count import Count, Outputs, count, num_macs
+from pipelines.planning.count import Count, Outputs, count, num_macs, usual_size
 from repro_models import registry
 from repro_models.contract import IllegalSizeError, Problem
 from repro_models.registry import UnknownArchitectureError
@@ -148,3 +148,14 @@ def test_numbers_that_no_image_has_are_refused(wrong: list[str], capsys: pytest.
     with pytest.raises(SystemExit):
         main(["models", "count", "nnunet", *wrong])
     assert wrong[0] in capsys.readouterr().err
+
+
+def test_the_usual_size_is_the_nearest_that_a_network_takes() -> None:
+    nnunet = registry.load("segmentation/nnunet")
+    five = nnunet.Config(strides=(1, 5, 5), kernel_sizes=(3, 3, 3))
+    assert usual_size(nnunet, five, 3) == (five, (100, 100, 100))
+    assert usual_size(nnunet, nnunet.Config(), 2) == (nnunet.Config(), (256, 256))
+    unetr = registry.load("segmentation/unetr")
+    config, size = usual_size(unetr, unetr.VARIANTS["tiny"].config, 3)
+    assert size == (96, 96, 96)
+    assert config.image_size == size

@@ -51,7 +51,7 @@ NETWORKS = [
     pytest.param(
         "segmentation_models_pytorch.Unet",
         {"encoder_name": "resnet18", "encoder_weights": None, "encoder_depth": 3, "decoder_channels": [16, 8, 4]},
-        None, [32, 32], (8, 8), 1, id="segmentation-models-pytorch",
+        None, [32, 32], (1, 1), 1, id="segmentation-models-pytorch",
     ),
 ]  # fmt: skip
 

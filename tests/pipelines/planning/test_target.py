@@ -192,3 +192,9 @@ def test_two_loads_of_one_network_share_what_was_found() -> None:
     assert first is second
     assert first.Config() == second.Config()
     assert hash(load_architecture("a.b", {"norm": ["group", {"num_groups": 2}]}).Config())
+
+
+def test_parameters_without_a_gradient_are_said() -> None:
+    result = plan(f"{NETS}.Hourglass", arguments={"supervision": "forgotten"})
+    # The coarse head: two times four channels to three classes.
+    assert "parameters: 27 get no gradient, so ray.workers above 1 cannot train this network" in result.reasons
