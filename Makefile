@@ -33,6 +33,8 @@ bench: $(INSTALLED)  ## run the benchmarks and write benchmarks/results/
 	python -m benchmarks.nnunet_training
 	python -m benchmarks.nnunet_inference
 	python -m benchmarks.page
+	python -m benchmarks.zoo_latency
+	python -m pipelines.reporting.zoo
 
 clean:  ## remove what a study made; data, .dvc/cache and MLflow's records stay
 	rm -rf sources cases fingerprints plans prepared tuned models results reports work dvc_plots

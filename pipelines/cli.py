@@ -48,7 +48,27 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--memory-gib", metavar="GIB", type=float, help="default: budget.memory_gib, or the preset's")
     plan.add_argument("--explain", action="store_true", help="each decision with its reason")
     plan.add_argument("--json", action="store_true", help="everything as JSON")
-    add("models", _models, "list the architectures with their published sizes")
+    models = add("models", _models, "list the architectures with their published sizes; `count` counts one")
+    counting = models.add_subparsers(metavar="count")
+    text = "count parameters and operations of an architecture and show the shapes of its outputs; builds no weights"
+    count = counting.add_parser("count", help=text, description=text)
+    count.set_defaults(run=_count)
+    count.add_argument("name", metavar="NAME", help="an architecture, with its family or without")
+    count.add_argument("--variant", metavar="V", help="a published size; default: the paper's main setting")
+    count.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FIELD=VALUE",
+        dest="settings",
+        help="fields of the architecture's Config, as deep_supervision=true features=[32,64]",
+    )
+    count.add_argument("--channels", type=_above_zero, metavar="N", help="of the image, of a graph its features")
+    count.add_argument("--classes", type=_above_zero, metavar="N", help="background included")
+    count.add_argument("--dims", type=int, choices=(2, 3), help="default: as many as --size has sides")
+    count.add_argument("--size", type=_sides, metavar="Y,X", help="sides of the image, two or three, as 256,256")
+    count.add_argument("--json", action="store_true", help="everything as JSON")
     show = add("show", _show, "print the result table of a study and where its report is")
     show.add_argument("dataset", nargs="?", help="default: all data sets of params.yaml")
     add("sync", _sync, "tell MLflow everything the files know: trainings, results, pictures")
@@ -104,6 +124,38 @@ def _models(_: argparse.Namespace) -> None:
         for variant, described in module.VARIANTS.items():
             count = f"{described.num_parameters:,} parameters" if described.num_parameters else "not counted"
             print(f"  {variant}: {count} ({described.source})")
+
+
+def _count(options: argparse.Namespace) -> None:
+    import dataclasses
+    import json
+
+    from pipelines.planning.count import count
+
+    counted = count(
+        options.name,
+        variant=options.variant,
+        settings=options.settings,
+        in_channels=options.channels,
+        num_classes=options.classes,
+        spatial_dims=options.dims,
+        size=options.size,
+    )
+    print(json.dumps(dataclasses.asdict(counted), indent=2) if options.json else "\n".join(counted.lines()))
+
+
+def _above_zero(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: it must be 1 or more")
+    return number
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    sides = tuple(int(side) for side in text.split(","))
+    if len(sides) not in (2, 3) or min(sides) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give two or three whole numbers above 0, as 256,256")
+    return sides
 
 
 def _show(options: argparse.Namespace) -> None:

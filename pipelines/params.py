@@ -79,13 +79,18 @@ class Entry:
 
     Attributes:
         architecture: file name in the family's folder; the entry's own name when left out.
+        target: in its place, a network from elsewhere: the dotted path of a class or function that gives one.
+        arguments: what `target` is called with; `$channels`, `$classes`, `$dims` and `$patch` stand for what the data
+            decide.
         variant: a key of the architecture's `VARIANTS`, or None for the paper's main setting.
         configuration: which way to see the data, among the family's (segmentation: `2d`, `3d_fullres`, `3d_lowres`);
-            None for the family's first choice.
+            None for the family's first choice among those that the architecture serves.
         overrides: values that replace the planned ones (`repro plan` shows them).
     """
 
     architecture: str | None = None
+    target: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
     variant: str | None = None
     configuration: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -345,8 +350,10 @@ class Study:
     tracking: Tracking = field(default_factory=Tracking)
 
     def entry(self, name: str) -> Entry:
-        """The entry called `name`, its architecture as `family/name`."""
+        """The entry called `name`, its architecture as `family/name`, or the target of a network from elsewhere."""
         entry = self.entries.get(name, Entry())
+        if entry.target is not None:
+            return dataclasses.replace(entry, architecture=entry.target)
         return dataclasses.replace(entry, architecture=f"{self.family}/{entry.architecture or name}")
 
     def folds(self) -> list[int]:
@@ -459,7 +466,31 @@ def _check(study: Study, file: str) -> None:
                 raise ParamsError(f"{file}: {key} has {number} twice; name each once")
             if number < 0:
                 raise ParamsError(f"{file}: {key} has {number}; a seed is 0 or more")
+    for name, entry in study.entries.items():
+        _check_entry(name, entry, file)
     _check_tuning(study, file)
+
+
+def _check_entry(name: str, entry: Entry, file: str) -> None:
+    where = f"{file}: entries.{name}"
+    if entry.target is None:
+        if entry.arguments:
+            raise ParamsError(
+                f"{where}.arguments are those of a target, which is missing; set target, or overrides.network for an "
+                "architecture of ours"
+            )
+        return
+    if "." not in entry.target or "/" in entry.target:
+        raise ParamsError(
+            f"{where}.target is {entry.target!r}; it must be the dotted path of a class or function, as "
+            "package.module.Class"
+        )
+    for key in ("architecture", "variant"):
+        if (value := getattr(entry, key)) is not None:
+            raise ParamsError(
+                f"{where} has target and {key} ({value}); target and arguments say all of a network from elsewhere, so "
+                f"leave {key} out"
+            )
 
 
 def _check_tuning(study: Study, file: str) -> None:

@@ -24,6 +24,26 @@ def names() -> list[str]:
     )
 
 
+def full_name(name: str) -> str:
+    """`family/name` of an architecture that is named with its family or without.
+
+    Raises:
+        UnknownArchitectureError: there is no such file; the message lists near names.
+        ValueError: two families have one of that name.
+    """
+    if "/" in name:
+        return name
+    known = names()
+    found = [each for each in known if each.split("/")[1] == name]
+    if len(found) > 1:
+        raise ValueError(f"architecture {name!r}: there are {' and '.join(found)}; give the family too")
+    if not found:
+        stems = {each.split("/")[1]: each for each in known}
+        near = [stems[stem] for stem in difflib.get_close_matches(name, stems, n=3, cutoff=0.4)]
+        raise _unknown(name, near or known)
+    return found[0]
+
+
 def load(name: str) -> ModuleType:
     """Import the file of the architecture `family/name`.
 
@@ -33,8 +53,12 @@ def load(name: str) -> ModuleType:
     known = names()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
-        raise UnknownArchitectureError(
-            f"unknown architecture {name!r}: an architecture is a file repro_models/<family>/<name>.py; "
-            f"did you mean {', '.join(near)}? `repro models` lists all"
-        )
+        raise _unknown(name, near)
     return importlib.import_module("repro_models." + name.replace("/", "."))
+
+
+def _unknown(name: str, near: list[str]) -> UnknownArchitectureError:
+    return UnknownArchitectureError(
+        f"unknown architecture {name!r}: an architecture is a file repro_models/<family>/<name>.py; "
+        f"did you mean {', '.join(near)}? `repro models` lists all"
+    )

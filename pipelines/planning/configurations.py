@@ -11,6 +11,9 @@ import numpy as np
 from pipelines.fingerprint.extract import Fingerprint
 from pipelines.planning.spacing import resampled_shape, target_spacing, transpose_order
 
+SPATIAL_DIMS = {"2d": 2, "3d_fullres": 3, "3d_lowres": 3}
+# What an entry takes unasked, the first that it can.
+_UNASKED = ("3d_fullres", "2d")
 _LOWRES_PATCH_SHARE = 0.25
 _LOWRES_STEP = 1.03
 _LOWRES_LEAST_REDUCTION = 2
@@ -66,6 +69,29 @@ def geometry(
 def configurations(space: Geometry) -> list[str]:
     """`2d`; and, unless the cases are slices, `3d_fullres` and `3d_lowres`, which large cases alone have."""
     return ["2d"] if space.median_shape[0] == 1 else ["2d", "3d_fullres", "3d_lowres"]
+
+
+def default_configuration(available: Sequence[str], served_dims: Sequence[int], architecture: str, dataset: str) -> str:
+    """The configuration that an entry takes unasked: the first that data and architecture have in common.
+
+    Args:
+        available: configurations of the data.
+        served_dims: spatial dimensions that the architecture serves.
+        architecture: its name, for the message.
+        dataset: likewise.
+
+    Raises:
+        ValueError: they have none in common.
+    """
+    for name in _UNASKED:
+        if name in available and SPATIAL_DIMS[name] in served_dims:
+            return name
+    cases = "single slices" if list(available) == ["2d"] else "volumes"
+    raise ValueError(
+        f"data set {dataset} has {', '.join(available)}, because its cases are {cases}, but {architecture} serves "
+        f"{' and '.join(f'{dims}D' for dims in served_dims)} only; leave the entry out of this study, or give it "
+        "another architecture"
+    )
 
 
 def low_resolution(space: Geometry, patch_size: Sequence[int], plan_patch: PlanPatch) -> tuple[Geometry | None, str]:

@@ -111,23 +111,27 @@ def network_config(config: Any, network: Mapping[str, Any]) -> Any:
     check_keys("override network", network, [item.name for item in dataclasses.fields(config)])
     hints = typing.get_type_hints(type(config))
     for name, value in network.items():
-        if not _is_of(hints[name], value):
+        if not is_of(hints[name], value):
             default = getattr(type(config)(), name)
             raise ValueError(f"override network.{name} is {value!r}; it must be of a kind with its default {default!r}")
     return dataclasses.replace(config, **as_tuples(dict(network)))
 
 
-def _is_of(hint: Any, value: Any) -> bool:
+def is_of(hint: Any, value: Any) -> bool:
     """Whether a value of YAML or JSON, where tuples are lists, fits the type of a field."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin is typing.Literal:
+        return value in arguments
     if origin in (typing.Union, types.UnionType):
-        return any(_is_of(option, value) for option in arguments)
+        return any(is_of(option, value) for option in arguments)
     if origin in (tuple, Sequence):
         is_sized = origin is tuple and arguments[-1] is not Ellipsis
         return (
             isinstance(value, (list, tuple))
             and (not is_sized or len(value) == len(arguments))
-            and all(_is_of(arguments[0], item) for item in value)
+            and all(is_of(arguments[0], item) for item in value)
         )
     if hint is float:
         return _is_number(value)

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.fingerprint.extract import Fingerprint
-from pipelines.planning.configurations import Geometry, configurations, geometry, low_resolution
+from pipelines.planning.architecture import is_target, load_architecture
+from pipelines.planning.configurations import (
+    SPATIAL_DIMS,
+    Geometry,
+    configurations,
+    default_configuration,
+    geometry,
+    low_resolution,
+)
 from pipelines.planning.mirroring import mirror_axes
 from pipelines.planning.nnunet_sizing import NnunetSizer
 from pipelines.planning.normalisation import nonzero_mask_use, normalisation_schemes
@@ -32,13 +40,12 @@ from pipelines.planning.sizing import (
     check_output_size,
     sides,
 )
-from repro_models import registry
+from pipelines.planning.target import TargetArchitecture, filled_arguments
 from repro_models.contract import Problem
 
 if TYPE_CHECKING:
     from pipelines.cases.case import DatasetInfo
 
-_SPATIAL_DIMS = {"2d": 2, "3d_fullres": 3, "3d_lowres": 3}
 _NNUNET = "segmentation/nnunet"
 _USUAL_LOSS = "dice_cross_entropy"
 Sizer = HouseSizer | NnunetSizer
@@ -50,7 +57,7 @@ def plan_entry(
     entry: str,
     architecture: str,
     variant: str | None,
-    configuration: str,
+    configuration: str | None,
     overrides: Mapping[str, Any],
     fingerprint: Fingerprint,
     info: DatasetInfo,
@@ -65,15 +72,16 @@ def plan_entry(
     folds: Sequence[int],
     seeds: Sequence[int],
     tolerance_mm: float,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Plan an entry.
 
     Args:
         dataset: name of the data set.
         entry: name of the entry.
-        architecture: `family/name`.
+        architecture: `family/name`, or the dotted path of a network from elsewhere.
         variant: key of the architecture's `VARIANTS`, or None for the defaults of its `Config`.
-        configuration: `2d`, `3d_fullres` or `3d_lowres`.
+        configuration: `2d`, `3d_fullres` or `3d_lowres`; None for the first that data and architecture have in common.
         overrides: keys planner (`house` or `nnunet`), preset (key of `PRESETS`), network, patch_size, batch_size,
             max_batch_size, spacing_mm (z, y, x, of full resolution), loss, optimizer, learning_rate, momentum,
             weight_decay, schedule, clip_norm, foreground_fraction, elastic_probability, mirror_axes.
@@ -91,16 +99,25 @@ def plan_entry(
         folds: folds to train.
         seeds: seeds to train.
         tolerance_mm: of the normalised surface distance.
+        arguments: what a network from elsewhere is called with.
 
     Raises:
         ValueError: an unknown architecture, variant, configuration or override; a configuration the data or the
-            architecture does not have; an illegal patch; a memory budget that no patch meets.
+            architecture does not have; an illegal patch; a memory budget that no patch meets; a network from elsewhere
+            that cannot be built or returns something else than logits.
     """
-    module = registry.load(architecture)
     check_overrides(overrides)
+    given, why_arguments = dict(arguments or {}), list[str]()
+    if is_target(architecture):
+        given, why_arguments = filled_arguments(architecture, given)
+    module = load_architecture(architecture, given, len(info.channels), len(info.labels))
     is_house = overrides.get("planner", "house") == "house"
     space = geometry(fingerprint, overrides.get("spacing_mm"), puts_slices_first=is_house)
-    spatial_dims = _served_dims(module, architecture, configuration, configurations(space), dataset)
+    available = configurations(space)
+    if configuration is None:
+        _check_takes_any(module, available)
+        configuration = default_configuration(available, module.CONSTRAINTS.spatial_dims, architecture, dataset)
+    spatial_dims = _served_dims(module, architecture, configuration, available, dataset)
     settings = training_settings(training, overrides)
     labels = dict(info.labels)
     problem = Problem(spatial_dims, len(info.channels), len(labels))
@@ -109,7 +126,7 @@ def plan_entry(
     config = network_config(base, network)
     if is_house:
         is_free = hasattr(module, "with_topology") and not {"strides", "kernel_sizes"} & set(network)
-        if not is_free:
+        if not is_free and not is_target(architecture):
             check_output_size(module, config, problem)
         sizer: Sizer = HouseSizer(
             architecture=module,
@@ -140,6 +157,8 @@ def plan_entry(
     is_flat = is_dummy_2d(candidate.patch_size)
     features = getattr(module, "features_per_stage", None)
     reasons = [
+        *why_arguments,
+        *_target_reasons(module, config, spatial_dims),
         *sizer.reasons(),
         *_spacing_reasons(configuration, space, fingerprint, "spacing_mm" in overrides),
         *_patch_reasons(candidate, space, sizer, overrides),
@@ -199,9 +218,14 @@ def plan_entry(
 def _served_dims(
     module: ModuleType, architecture: str, configuration: str, available: Sequence[str], dataset: str
 ) -> int:
-    if configuration not in _SPATIAL_DIMS:
-        raise ValueError(f"unknown configuration {configuration!r}; valid are {', '.join(_SPATIAL_DIMS)}")
-    served = [name for name, dims in _SPATIAL_DIMS.items() if dims in module.CONSTRAINTS.spatial_dims]
+    if configuration not in SPATIAL_DIMS:
+        raise ValueError(f"unknown configuration {configuration!r}; valid are {', '.join(SPATIAL_DIMS)}")
+    if isinstance(module, TargetArchitecture):
+        # What it serves is found by trying, and why it failed is what the user has to know.
+        if why_not := module.CONSTRAINTS.refusal(SPATIAL_DIMS[configuration]):
+            raise ValueError(f"configuration {configuration}: {why_not}")
+        return SPATIAL_DIMS[configuration]
+    served = [name for name, dims in SPATIAL_DIMS.items() if dims in module.CONSTRAINTS.spatial_dims]
     if configuration not in served:
         raise ValueError(f"{architecture} has no configuration {configuration}; it serves {', '.join(served)}")
     if configuration not in available:
@@ -209,7 +233,33 @@ def _served_dims(
             f"data set {dataset} has no configuration {configuration}, because its cases are single slices; "
             f"it has {', '.join(available)}, so set the entry's configuration to that"
         )
-    return _SPATIAL_DIMS[configuration]
+    return SPATIAL_DIMS[configuration]
+
+
+def _check_takes_any(module: ModuleType, available: Sequence[str]) -> None:
+    """Raise ValueError for a network from elsewhere that takes no image of the data, with what happens to each kind."""
+    if not isinstance(module, TargetArchitecture):
+        return
+    dims = sorted({SPATIAL_DIMS[name] for name in available}, reverse=True)
+    refusals = {each: module.CONSTRAINTS.refusal(each) for each in dims}
+    if all(refusals.values()):
+        told = dict.fromkeys(refusals.values())
+        why_not = told if len(told) == 1 else [f"in {each}D, {refusals[each]}" for each in dims]
+        raise ValueError(f"no image of these data fits: {'; '.join(why_not)}")
+
+
+def _target_reasons(module: ModuleType, config: Any, spatial_dims: int) -> list[str]:
+    """What was found out about a network from elsewhere."""
+    if not isinstance(module, TargetArchitecture):
+        return []
+    divisor, smallest = module.CONSTRAINTS.per_axis(config, spatial_dims)
+    num_unused = module.CONSTRAINTS.num_unused_parameters(config, spatial_dims)
+    why_alone = f"parameters: {num_unused:,} get no gradient, so ray.workers above 1 cannot train this network"
+    return [
+        f"sides: {module.__name__} takes multiples of {sides(divisor)} that are at least {sides(smallest)}, which was "
+        "found by running it on shapes",
+        *([why_alone] if num_unused else []),
+    ]
 
 
 def _base_config(module: ModuleType, architecture: str, variant: str | None, preset: str | None) -> Any:
@@ -258,7 +308,7 @@ def _resolution(
     """Geometry of the configuration, its patch, whether Dice is taken over the batch, and why.
 
     Args:
-        configuration: key of `_SPATIAL_DIMS`.
+        configuration: key of `SPATIAL_DIMS`.
         space: full resolution.
         sizer: of the planner.
         overrides: of the entry.
@@ -268,7 +318,7 @@ def _resolution(
         ValueError: an illegal patch, or no such configuration.
         MemoryBudgetError: no patch fits.
     """
-    dims = _SPATIAL_DIMS[configuration]
+    dims = SPATIAL_DIMS[configuration]
 
     def patch_at(spacing_mm: Sequence[float], median_shape: Sequence[float], is_set: bool) -> Candidate:
         if is_set and "patch_size" in overrides:

@@ -25,6 +25,7 @@ from pipelines.planning.patch import Candidate, Configure, legal_patch, shrinkin
 from pipelines.planning.presets import PRESETS
 from pipelines.planning.shapes import shapes_only
 from pipelines.planning.step_memory import Batch, StepMemory, step_memory
+from pipelines.planning.target import TargetArchitecture
 from pipelines.planning.topology import SMALLEST_EDGE, topology
 from repro_models.contract import Problem
 
@@ -281,6 +282,9 @@ class HouseSizer:
 
     @cached_property
     def _elements(self) -> Elements:
+        if isinstance(self.architecture, TargetArchitecture):
+            # What its operations do to shapes is not known here; its elements are in proportion to the voxels at least.
+            return lambda candidate: math.prod(candidate.patch_size)
         return conv_elements_of(self.architecture, self.problem)
 
     @property

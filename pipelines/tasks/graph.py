@@ -71,6 +71,11 @@ def plan(
     from pipelines.ray_session.tasks import run_where_warm
 
     entry = study.entry(entry_name)
+    if entry.target is not None:
+        raise ValueError(
+            f"entry {entry_name} has the target {entry.target}, but networks of graphs are files of "
+            "repro_models/graph; set architecture instead"
+        )
     assert entry.architecture
     return run_where_warm(
         partial(

@@ -85,14 +85,6 @@ def fingerprint(cases_dir: Path, out_dir: Path) -> None:
     write_fingerprint(out_dir, take_fingerprint(cases, read_info(cases_dir / "dataset.json")))
 
 
-def default_configuration(fingerprint: Fingerprint) -> str:
-    """The configuration that an entry takes unasked."""
-    from pipelines.planning.configurations import configurations, geometry
-
-    served = configurations(geometry(fingerprint))
-    return next(name for name in CONFIGURATIONS if name in served)
-
-
 def plan(
     study: Study, dataset: str, entry_name: str, cases_dir: Path, fingerprint_dir: Path, sources: dict[str, str]
 ) -> Plan:
@@ -150,7 +142,8 @@ def plan_for(
             entry=entry_name,
             architecture=entry.architecture,
             variant=entry.variant,
-            configuration=entry.configuration or default_configuration(fingerprint),
+            arguments=entry.arguments,
+            configuration=entry.configuration,
             overrides=entry.overrides,
             fingerprint=fingerprint,
             info=info,

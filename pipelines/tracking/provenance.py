@@ -38,16 +38,26 @@ def import_closure(modules: Iterable[str], skipped_functions: Iterable[str] = ()
         path = _file_of(module)
         if path is None:
             continue
-        tree = _without_docstrings(ast.parse(path.read_text(encoding="utf-8"), str(path)))
+        tree = syntax_tree(path)
         tree.body = [
             node for node in tree.body if not (isinstance(node, ast.FunctionDef) and f"{module}.{node.name}" in skipped)
         ]
-        files[path.relative_to(ROOT).as_posix()] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-        waiting.extend(_imports(tree))
+        files[path.relative_to(ROOT).as_posix()] = tree_digest(tree)
+        waiting.extend(imports(tree))
         # Importing a module runs the packages around it.
         parts = module.split(".")
         waiting.extend(".".join(parts[:end]) for end in range(1, len(parts)))
     return dict(sorted(files.items()))
+
+
+def syntax_tree(path: Path) -> ast.Module:
+    """What a Python file means: its syntax tree without docstrings."""
+    return _without_docstrings(ast.parse(path.read_text(encoding="utf-8"), str(path)))
+
+
+def tree_digest(tree: ast.AST) -> str:
+    """Sha256 of a syntax tree."""
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def code_digest(modules: Iterable[str]) -> str:
@@ -130,7 +140,8 @@ def _file_of(module: str) -> Path | None:
     return None
 
 
-def _imports(tree: ast.AST) -> list[str]:
+def imports(tree: ast.AST, package: str = "") -> list[str]:
+    """Dotted names that a module imports or may import; relative ones are resolved within `package`, if it is given."""
     found = []
     # What is imported for annotations alone does not run.
     skipped = {
@@ -145,9 +156,13 @@ def _imports(tree: ast.AST) -> list[str]:
             continue
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom) and (package or not node.level):
+            origin = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                origin = ".".join([*parents, *filter(None, [node.module])])
             # `from package import name`: the name may be a module of the package.
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.tracking.foreign_code import target_sources
 from pipelines.tracking.provenance import import_closure
 from repro_models import registry
 
@@ -10,7 +11,6 @@ from repro_models import registry
 _FILE_FUNCTIONS = (
     "collect",
     "fingerprint",
-    "default_configuration",
     "plan",
     "plan_for",
     "_plan_entry",
@@ -29,15 +29,20 @@ def training_sources(family: str, architecture: str) -> dict[str, str]:
 
     Args:
         family: task family.
-        architecture: `family/name`.
+        architecture: `family/name`, or the dotted path of a network from elsewhere: of such a one the files count that
+            lie outside of installed packages, and by name and version the distributions that it comes from.
 
     Raises:
         UnknownArchitectureError: there is no such architecture.
+        ValueError: there is no such package.
     """
-    if architecture not in registry.names():
+    is_ours = "/" in architecture
+    if is_ours and architecture not in registry.names():
         registry.load(architecture)  # raises, with the near names
     task = f"pipelines.tasks.{family}"
-    return import_closure(
-        ["pipelines.training.folds", task, "repro_models." + architecture.replace("/", ".")],
+    module = "repro_models." + architecture.replace("/", ".")
+    closure = import_closure(
+        ["pipelines.training.folds", task, *([module] if is_ours else [])],
         skipped_functions=[f"{task}.{name}" for name in _FILE_FUNCTIONS],
     )
+    return closure if is_ours else closure | target_sources(architecture)

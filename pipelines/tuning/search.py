@@ -17,6 +17,7 @@ from typing import Any
 
 from pipelines.atomic_files import write_text
 from pipelines.params import Study, Tuning
+from pipelines.planning.architecture import load_architecture
 from pipelines.ray_session.session import attached, is_on_cluster, local_head
 from pipelines.tasks.lookup import task_of
 from pipelines.tracking.description import describe_run
@@ -27,7 +28,6 @@ from pipelines.training.folds import read_index, training_digest, training_reque
 from pipelines.tuning.results import FoldTrials, write_results
 from pipelines.tuning.space import Domain, check_space, default_space, planned_settings
 from pipelines.tuning.trial import TrialRequest
-from repro_models import registry
 
 # A trial limited in minutes has no number of epochs; ASHA needs one, which is never reached.
 _MANY_EPOCHS = 1_000_000
@@ -72,7 +72,7 @@ def search(family: str, tuning: Tuning, plan_path: Path, index_path: Path, out_d
     """
     plan = json.loads(plan_path.read_text(encoding="utf-8"))
     cases, content = read_index(index_path)
-    task, architecture = task_of(family), registry.load(plan["architecture"])
+    task, architecture = task_of(family), load_architecture(plan["architecture"], plan["network"])
     space = tuning.domains()
     if space is None:
         space = default_space(plan, task.TUNED_OPTIMIZERS, getattr(architecture, "SEARCH_SPACE", {}))

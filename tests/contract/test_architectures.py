@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.parallel import DistributedDataParallel
 
+from pipelines.planning.count import count_operations, fitted
 from repro_models import registry
 from repro_models.contract import (
     Choice,
@@ -108,6 +110,18 @@ def test_variant_has_exactly_the_stated_parameter_count(name: str, variant: str)
     assert count == (count if stated.num_parameters is None else stated.num_parameters)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_variants_count_exactly_the_stated_operations(name: str) -> None:
+    architecture = registry.load(name)
+    stated = {key: variant for key, variant in architecture.VARIANTS.items() if variant.num_macs is not None}
+    counted = {}
+    for key, variant in stated.items():
+        assert variant.size is not None, f"{key} states operations without the size they were counted at"
+        config, size = fitted(architecture, variant.config, variant.size, len(variant.size))
+        counted[key] = count_operations(architecture, config, variant.problem, size)
+    assert counted == {key: variant.num_macs for key, variant in stated.items()}
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if hasattr(registry.load(name), "SEARCH_SPACE")])
 def test_a_search_space_is_made_of_fields_and_every_end_of_it_builds(name: str) -> None:
     architecture = registry.load(name)
@@ -193,6 +207,46 @@ def test_samples_of_a_batch_do_not_see_each_other_in_eval_mode(name: str, spatia
         alone = list(tensors(network(batch[1:2])))
     for joint, single in zip(together, alone, strict=True):
         torch.testing.assert_close(joint[1:2], single, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def _group_of_one() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+        yield
+        distributed.destroy_process_group()
+
+
+@for_every_network
+@pytest.mark.usefixtures("_group_of_one")
+def test_data_parallel_training_finds_no_unused_parameter(name: str, spatial_dims: int) -> None:
+    network = build(name, spatial_dims).train()
+    size = sides(name, spatial_dims)[1]
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-3)
+    wrapped = DistributedDataParallel(network, find_unused_parameters=False)
+    # The second forward pass is where it misses the gradients that the first step did not give.
+    for step in range(2):
+        optimizer.zero_grad()
+        loss = loss_of(wrapped(image(size, seed=step)))
+        loss.backward()
+        optimizer.step()
+    assert loss.isfinite()
+
+
+@for_every_network
+def test_evaluation_mode_is_exported_or_the_file_says_why_not(name: str, spatial_dims: int) -> None:
+    network = build(name, spatial_dims).eval()
+    x = image(sides(name, spatial_dims)[1])
+    refusal = getattr(registry.load(name), "EXPORT_REFUSAL", None)
+    if refusal is not None:
+        assert refusal
+        with pytest.raises(Exception):  # noqa: B017 - torch's exporter has errors of many kinds
+            torch.export.export(network, (x,))
+        return
+    exported = torch.export.export(network, (x,)).module()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(x), network(x))
 
 
 @for_every_network

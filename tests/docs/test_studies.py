@@ -16,7 +16,8 @@ STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
 def test_a_study_is_read_and_its_architectures_exist(path: Path) -> None:
     study = read_params(path)
-    assert {study.entry(name).architecture for name in study.architectures} <= set(registry.names())
+    ours = {str(study.entry(name).architecture) for name in study.architectures if not study.entry(name).target}
+    assert ours <= set(registry.names())
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)

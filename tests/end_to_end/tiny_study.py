@@ -100,14 +100,14 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def ray_head(folder: Path) -> Iterator[None]:
+def ray_head(folder: Path, **more: str) -> Iterator[None]:
     """Keep a head and warm workers for all that is run in `folder` within the block, as `make repro` does for one run.
 
     Stages then need not start Ray and import torch each; a test that looks at graphs, not at starts, saves minutes.
     """
     command = [sys.executable, "-m", "pipelines.ray_session.head", sys.executable, "-c", _TELL_AND_WAIT]
     with subprocess.Popen(
-        command, cwd=folder, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, cwd=folder, env=environment(**more), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         told = json.loads(next(line for line in process.stdout if line.startswith("{")))

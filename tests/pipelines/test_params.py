@@ -224,3 +224,23 @@ def test_a_file_that_is_no_mapping_is_told(tmp_path: Path, content: bytes, text:
 
 def test_a_missing_file_is_told_with_where_to_get_one(tmp_path: Path) -> None:
     assert "no such file; copy one of studies/*.yaml" in message(tmp_path / "params.yaml")
+
+
+def test_a_network_from_elsewhere_is_told_by_its_target(tmp_path: Path) -> None:
+    entry = {"target": "monai.networks.nets.SegResNet", "arguments": {"init_filters": 8}}
+    study = read_params(write(tmp_path, entries={"segresnet": entry}))
+    assert study.entry("segresnet").architecture == "monai.networks.nets.SegResNet"
+    assert study.entry("segresnet").arguments == {"init_filters": 8}
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        ({"arguments": {"width": 2}}, "entries.a.arguments are those of a target, which is missing; set target"),
+        ({"target": "SegResNet"}, "entries.a.target is 'SegResNet'; it must be the dotted path of a class or function"),
+        ({"target": "a.B", "architecture": "unet_3d"}, "entries.a has target and architecture (unet_3d); "),
+        ({"target": "a.B", "variant": "tiny"}, "so leave variant out"),
+    ],
+)
+def test_a_target_beside_what_it_excludes_is_told(tmp_path: Path, entry: dict[str, Any], text: str) -> None:
+    assert text in message(write(tmp_path, entries={"a": entry}))

@@ -71,3 +71,14 @@ sys.exit(", ".join(added & set({HEAVY!r})) or 0)
 """
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_name_without_family_gets_it() -> None:
+    assert registry.full_name("unet_3d") == "segmentation/unet_3d"
+    assert registry.full_name("segmentation/unet_3d") == "segmentation/unet_3d"
+
+
+def test_a_name_in_two_families_asks_for_the_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "names", lambda: ["classification/a", "segmentation/a"])
+    with pytest.raises(ValueError, match="there are classification/a and segmentation/a; give the family too"):
+        registry.full_name("a")

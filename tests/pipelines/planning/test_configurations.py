@@ -5,7 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from pipelines.planning.configurations import Geometry, configurations, geometry, low_resolution
+from pipelines.planning.configurations import (
+    Geometry,
+    configurations,
+    default_configuration,
+    geometry,
+    low_resolution,
+)
 from tests.nnunet_data import DATA, Data
 
 
@@ -21,6 +27,32 @@ def cube(spacing_mm: Sequence[float], shape: Sequence[float]) -> tuple[int, ...]
 def test_slices_have_a_2d_configuration_alone() -> None:
     assert configurations(geometry(DATA["Microscopy2D"].fingerprint())) == ["2d"]
     assert configurations(geometry(DATA["Hippo"].fingerprint())) == ["2d", "3d_fullres", "3d_lowres"]
+
+
+VOLUMES, SLICES = ["2d", "3d_fullres", "3d_lowres"], ["2d"]
+
+
+@pytest.mark.parametrize(
+    ("available", "served", "chosen"),
+    [
+        (VOLUMES, (2, 3), "3d_fullres"),
+        (VOLUMES, (3,), "3d_fullres"),
+        (VOLUMES, (2,), "2d"),
+        (SLICES, (2, 3), "2d"),
+        (SLICES, (2,), "2d"),
+    ],
+)
+def test_the_default_is_what_data_and_architecture_have_in_common(
+    available: Sequence[str], served: Sequence[int], chosen: str
+) -> None:
+    assert default_configuration(available, served, "segmentation/a", "d") == chosen
+
+
+def test_slices_for_an_architecture_of_three_dimensions_are_told() -> None:
+    with pytest.raises(
+        ValueError, match=r"data set d has 2d, because its cases are single slices, but .*a serves 3D only"
+    ):
+        default_configuration(SLICES, (3,), "segmentation/a", "d")
 
 
 def test_slices_come_first_unless_nnunet_decides() -> None:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from pipelines.planning.overrides import network_config
+from pipelines.planning.overrides import is_of, network_config
 from repro_models import registry
 
 _NNUNET, _SWIN = registry.load("segmentation/nnunet").Config(), registry.load("segmentation/swin_unetr").Config()
@@ -48,3 +48,15 @@ def test_a_value_of_the_right_kind_replaces_the_default(config: Any, field: str,
 def test_an_unknown_field_is_told_with_near_names() -> None:
     with pytest.raises(ValueError, match="unknown override network 'base_feature'; valid are base_features, "):
         network_config(_NNUNET, {"base_feature": 8})
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "is_kept"),
+    [
+        (Literal["batch", "instance"], "batch", True),
+        (Literal["batch", "instance"], "group", False),
+        (Any, {"name": "relu"}, True),
+    ],
+)
+def test_a_field_of_few_values_takes_these_and_one_of_any_kind_takes_all(hint: Any, value: Any, is_kept: bool) -> None:
+    assert is_of(hint, value) is is_kept

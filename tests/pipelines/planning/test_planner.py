@@ -482,3 +482,22 @@ def test_ignore_label_is_no_class() -> None:
 def test_whether_a_collapse_is_answered_is_the_study_s_to_say() -> None:
     assert plan("Hippo").rescue
     assert not plan("Hippo", training=TRAINING | {"rescue": False}).rescue
+
+
+@pytest.mark.parametrize(
+    ("data", "served", "chosen"),
+    [("Hippo", (2, 3), "3d_fullres"), ("Hippo", (2,), "2d"), ("Microscopy2D", (2, 3), "2d")],
+)
+def test_an_entry_without_configuration_gets_what_its_architecture_serves(
+    data: str, served: tuple[int, ...], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nnunet = registry.load("segmentation/nnunet")
+    monkeypatch.setattr(nnunet, "CONSTRAINTS", dataclasses.replace(nnunet.CONSTRAINTS, spatial_dims=served))
+    assert plan(data, variant="tiny", configuration=None).configuration == chosen
+
+
+def test_an_architecture_of_3d_alone_is_no_choice_for_slices() -> None:
+    with pytest.raises(
+        ValueError, match=r"single slices, but segmentation/unet_3d serves 3D only; leave the entry out"
+    ):
+        plan("Microscopy2D", architecture="segmentation/unet_3d", configuration=None)
