@@ -79,21 +79,22 @@ class Entry:
 
     Attributes:
         architecture: file name in the family's folder; the entry's own name when left out.
-        target: in its place, a network from elsewhere: the dotted path of a class or function that gives one.
-        arguments: what `target` is called with; `$channels`, `$classes`, `$dims` and `$patch` stand for what the data
-            decide.
         variant: a key of the architecture's `VARIANTS`, or None for the paper's main setting.
         configuration: which way to see the data, among the family's (segmentation: `2d`, `3d_fullres`, `3d_lowres`);
             None for the family's first choice among those that the architecture serves.
         overrides: values that replace the planned ones (`repro plan` shows them).
+        target: in place of `architecture`, a network from elsewhere: the dotted path of a class or function that gives
+            one.
+        arguments: what `target` is called with; `$channels`, `$classes`, `$dims` and `$patch` stand for what the data
+            decide.
     """
 
     architecture: str | None = None
-    target: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
     variant: str | None = None
     configuration: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
+    target: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.params import Entry
 from pipelines.tasks import graph as task
 from pipelines.training.folds import collect_models
 from pipelines.training.single import run_training
@@ -45,6 +46,13 @@ def test_there_is_one_configuration(tiny_graph_study: TinyGraphStudy) -> None:
     folders = tiny_graph_study.folder("cases"), tiny_graph_study.folder("fingerprints")
     with pytest.raises(ValueError, match="unknown configuration '2d'; valid is full_graph"):
         task.plan(params, DATASET, "gcn_tiny", *folders, {})
+
+
+def test_a_network_from_elsewhere_is_refused(tiny_graph_study: TinyGraphStudy) -> None:
+    params = dataclasses.replace(tiny_graph_study.params, entries={"own": Entry(target="a.Net")})
+    folders = tiny_graph_study.folder("cases"), tiny_graph_study.folder("fingerprints")
+    with pytest.raises(ValueError, match=r"entry own has the target a\.Net, but .*set architecture instead"):
+        task.plan(params, DATASET, "own", *folders, {})
 
 
 @pytest.fixture(scope="module")
