@@ -60,6 +60,20 @@ CASES = {
 }
 
 
+def all_cases() -> dict[str, Case]:
+    """`CASES`, and the variant `small` of every other segmentation network, in the dimensions it was made for."""
+    from repro_models import registry
+
+    found = dict(CASES)
+    for name in registry.names():
+        family, architecture = name.split("/")
+        if family == "segmentation" and architecture not in {case.architecture for case in CASES.values()}:
+            dims = registry.load(name).VARIANTS["small"].problem.spatial_dims
+            size, batch = ((128, 128), 4) if dims == 2 else ((32, 32, 32), 2)
+            found[f"{architecture} small {dims}D"] = Case(architecture, "small", size, batch)
+    return found
+
+
 def _network(case: Case) -> tuple[ModuleType, Any, Any]:
     from pipelines.planning.topology import topology
     from repro_models import registry
@@ -180,11 +194,11 @@ def main() -> None:
     """Predict, measure, compare, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", choices=_SIDES)
-    parser.add_argument("--case", choices=CASES)
+    parser.add_argument("--case", choices=(cases := all_cases()))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
     if arguments.side:
-        print(json.dumps(_SIDES[arguments.side](CASES[arguments.case], arguments.device)))
+        print(json.dumps(_SIDES[arguments.side](cases[arguments.case], arguments.device)))
         return
     import torch
 
@@ -194,13 +208,13 @@ def main() -> None:
         print(
             f"{device:28} {'predicted':>10} {'measured':>10} {'ratio':>6} {'tight':>8} {'ratio':>6}   MiB", flush=True
         )
-        for name in [arguments.case] if arguments.case else CASES:
+        for name in [arguments.case] if arguments.case else cases:
             row = _in_process("predicted", name, device, {}) | _in_process("measured", name, device, {})
             row["predicted_over_measured"] = round(row["predicted_mib"] / row["measured_mib"], 3)
             tight = _in_process("measured", name, device, TIGHT) if device == "cpu" else row
             row |= {f"{key}_tight": tight[key] for key in ("measured_mib", "steps_in_cpu_s") if key in tight}
             row["predicted_over_tight"] = round(row["predicted_mib"] / row["measured_mib_tight"], 3)
-            table[name] = dataclasses.asdict(CASES[name]) | row
+            table[name] = dataclasses.asdict(cases[name]) | row
             print(
                 f"{name:28} {row['predicted_mib']:10.1f} {row['measured_mib']:10.1f} "
                 f"{row['predicted_over_measured']:6.2f} {row['measured_mib_tight']:8.1f} "

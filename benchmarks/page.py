@@ -1,4 +1,4 @@
-"""The page of figures beside nnU-Net's: `docs/reference/benchmarks.md`, from the files in `benchmarks/results/`.
+"""The page of figures, most beside nnU-Net's: `docs/reference/benchmarks.md`, from files in `benchmarks/results/`.
 
 `python -m benchmarks.page` writes it anew; a test holds the two equal.
 """
@@ -76,7 +76,37 @@ def page() -> str:
             head = ["| work | unit | ours | nnunetv2 | ratio | goal |", "| --- | --- | --- | --- | --- | --- |"]
             parts.append("\n".join([*head, *lines]) + "\n")
         parts += [f"{remark}\n" for remark in remarks(result)]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_memory()])
+
+
+def _memory() -> Iterator[str]:
+    """Predicted and measured memory of training steps; nnU-Net has no figure to put beside them."""
+    result = json.loads((RESULTS / "memory_estimate.json").read_text(encoding="utf-8"))
+    machine, rows = result["machine"], result["cpu"]
+    yield (
+        f"## Memory of a training step\n\n`{result['command']}` at commit `{result['commit'][:12]}`; "
+        f"{machine['processor']}, {machine['num_cores']} cores, torch {machine['torch']}. MiB: what planning predicts, "
+        f"and by how much the resident memory of a fresh process grows over {result['num_steps']} steps in float32, as "
+        "any process does it, and with an allocator that gives every freed block back at once, with the processor time "
+        "that takes beside the other.\n"
+    )
+    lines = [
+        "| step | patch and batch | predicted | measured | ratio | blocks given back | ratio | time |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in rows.items():
+        size = f"{'x'.join(map(str, row['patch_size']))} x {row['batch_size']}"
+        cells = [
+            *(name, size, _number(row["predicted_mib"]), _number(row["measured_mib"])),
+            *(f"{row['predicted_over_measured']:.2f}", _number(row["measured_mib_tight"])),
+            *(f"{row['predicted_over_tight']:.2f}", f"{row['steps_in_cpu_s_tight'] / row['steps_in_cpu_s']:.2f}"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    yield "\n".join(lines) + "\n"
+    for key, how in (("measured", "as any process does it"), ("tight", "with blocks given back")):
+        ratios = [row[f"predicted_over_{key}"] for row in rows.values()]
+        within = sum(0.8 <= ratio <= 1.2 for ratio in ratios)
+        yield f"Within 20 %, {how}: {within} of {len(ratios)} ({min(ratios):.2f} to {max(ratios):.2f}).\n"
 
 
 def _number(value: float | None) -> str:
