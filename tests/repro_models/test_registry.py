@@ -37,7 +37,7 @@ def test_a_name_loads_its_file(name: str) -> None:
         ("segmentaton/nnunet", "segmentation/nnunet"),
         ("nnunet", "segmentation/nnunet"),
         ("qqq", ", ".join(registry.names())),
-        ("segmentation/__init__", "segmentation/nnunet"),
+        ("segmentation/__init__", "segmentation/"),
         ("losses/dice_cross_entropy", "segmentation/nnunet"),
     ],
 )
