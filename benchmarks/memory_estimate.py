@@ -5,7 +5,7 @@ predicted in one process and taken in two others, with one torch thread: once as
 allocator that gives every freed block back at once. The second says how much of the difference is operations' own
 memory; the rest of the first is what the allocator keeps, and the processor time of both says what giving it back
 costs. Measured is the growth of the resident memory from just before the network is built to its peak over three steps,
-after a step of a tiny network that loads all libraries.
+after a step of a tiny network that loads all libraries. All figures are MiB.
 Where there is a GPU, the peak of its allocated memory is measured too.
 """
 
@@ -109,7 +109,7 @@ def predicted(case: Case, device: str) -> dict[str, Any]:
     from pipelines.planning.memory import conv_elements
     from pipelines.planning.presets import PRESETS, REFERENCE_BATCH
     from pipelines.planning.shapes import shapes_only
-    from pipelines.planning.step_memory import step_memory
+    from pipelines.planning.step_memory import resident_bytes, step_memory
 
     module, config, problem = _network(case)
     memory = step_memory(
@@ -124,6 +124,7 @@ def predicted(case: Case, device: str) -> dict[str, Any]:
     share = conv_elements(network, problem.in_channels, case.patch_size) / rule.elements[dims]
     return {
         "predicted_mib": round(memory.total / _MIB, 1),
+        "resident_mib": round(resident_bytes(memory.total) / _MIB, 1),
         "split_mib": {kind: round(size / _MIB, 1) for kind, size in dataclasses.asdict(memory).items()},
         "nnunet_estimate_mib": round(share * case.batch_size / REFERENCE_BATCH[dims] * rule.memory_gib * 2**10, 1),
         "predicted_in_cpu_s": round(seconds, 2),
@@ -149,6 +150,16 @@ def _take_steps(case: Case, device: str) -> None:
         optimizer.step()
 
 
+def _tiny(case: Case) -> Case:
+    """The smallest network of the architecture, on images of about 32 a side."""
+    from pipelines.planning.patch import legal_patch
+    from repro_models import registry
+
+    module, dims = registry.load(f"segmentation/{case.architecture}"), len(case.patch_size)
+    rules = module.CONSTRAINTS.per_axis(module.VARIANTS["tiny"].config, dims)
+    return dataclasses.replace(case, variant="tiny", patch_size=legal_patch((32,) * dims, *rules), batch_size=2)
+
+
 def _status_bytes(key: str) -> int:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
     return int(line.split()[1]) * 2**10
@@ -159,8 +170,7 @@ def measured(case: Case, device: str) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(1)
-    sides = (32,) * len(case.patch_size)
-    _take_steps(dataclasses.replace(case, variant="tiny", patch_size=sides, batch_size=2), device)
+    _take_steps(_tiny(case), device)
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -206,18 +216,20 @@ def main() -> None:
     tables: dict[str, dict[str, Any]] = {device: {} for device in devices}
     for device, table in tables.items():
         print(
-            f"{device:28} {'predicted':>10} {'measured':>10} {'ratio':>6} {'tight':>8} {'ratio':>6}   MiB", flush=True
+            f"{device:28} {'predicted':>10} {'resident':>10} {'measured':>10} {'ratio':>6} {'tight':>8} {'ratio':>6}",
+            flush=True,
         )
         for name in [arguments.case] if arguments.case else cases:
             row = _in_process("predicted", name, device, {}) | _in_process("measured", name, device, {})
             row["predicted_over_measured"] = round(row["predicted_mib"] / row["measured_mib"], 3)
+            row["resident_over_measured"] = round(row["resident_mib"] / row["measured_mib"], 3)
             tight = _in_process("measured", name, device, TIGHT) if device == "cpu" else row
             row |= {f"{key}_tight": tight[key] for key in ("measured_mib", "steps_in_cpu_s") if key in tight}
             row["predicted_over_tight"] = round(row["predicted_mib"] / row["measured_mib_tight"], 3)
             table[name] = dataclasses.asdict(cases[name]) | row
             print(
-                f"{name:28} {row['predicted_mib']:10.1f} {row['measured_mib']:10.1f} "
-                f"{row['predicted_over_measured']:6.2f} {row['measured_mib_tight']:8.1f} "
+                f"{name:28} {row['predicted_mib']:10.1f} {row['resident_mib']:10.1f} {row['measured_mib']:10.1f} "
+                f"{row['resident_over_measured']:6.2f} {row['measured_mib_tight']:8.1f} "
                 f"{row['predicted_over_tight']:6.2f}   {row['predicted_in_cpu_s']} CPU s; steps "
                 f"{row.get('steps_in_cpu_s')}, tight {row.get('steps_in_cpu_s_tight')} CPU s",
                 flush=True,

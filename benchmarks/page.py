@@ -85,28 +85,32 @@ def _memory() -> Iterator[str]:
     machine, rows = result["machine"], result["cpu"]
     yield (
         f"## Memory of a training step\n\n`{result['command']}` at commit `{result['commit'][:12]}`; "
-        f"{machine['processor']}, {machine['num_cores']} cores, torch {machine['torch']}. MiB: what planning predicts, "
-        f"and by how much the resident memory of a fresh process grows over {result['num_steps']} steps in float32, as "
-        "any process does it, and with an allocator that gives every freed block back at once, with the processor time "
-        "that takes beside the other.\n"
+        f"{machine['processor']}, {machine['num_cores']} cores, torch {machine['torch']}. MiB: what the tensors of a "
+        "step take by planning, and by how much a process is said to grow for it; by how much the resident memory of a "
+        f"fresh process grows over {result['num_steps']} steps in float32; and the same with an allocator that gives "
+        "every freed block back at once, with the processor time of that beside the other.\n"
     )
     lines = [
-        "| step | patch and batch | predicted | measured | ratio | blocks given back | ratio | time |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| step | patch, batch | tensors | said | measured | said / measured "
+        "| given back | tensors / given back | time |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in rows.items():
-        size = f"{'x'.join(map(str, row['patch_size']))} x {row['batch_size']}"
         cells = [
-            *(name, size, _number(row["predicted_mib"]), _number(row["measured_mib"])),
-            *(f"{row['predicted_over_measured']:.2f}", _number(row["measured_mib_tight"])),
-            *(f"{row['predicted_over_tight']:.2f}", f"{row['steps_in_cpu_s_tight'] / row['steps_in_cpu_s']:.2f}"),
+            name,
+            f"{'x'.join(map(str, row['patch_size']))} x {row['batch_size']}",
+            *(_number(row[key]) for key in ("predicted_mib", "resident_mib", "measured_mib")),
+            f"{row['resident_over_measured']:.2f}",
+            _number(row["measured_mib_tight"]),
+            f"{row['predicted_over_tight']:.2f}",
+            f"{row['steps_in_cpu_s_tight'] / row['steps_in_cpu_s']:.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     yield "\n".join(lines) + "\n"
-    for key, how in (("measured", "as any process does it"), ("tight", "with blocks given back")):
-        ratios = [row[f"predicted_over_{key}"] for row in rows.values()]
+    for key, what in (("resident_over_measured", "said / measured"), ("predicted_over_tight", "tensors / given back")):
+        ratios = [row[key] for row in rows.values()]
         within = sum(0.8 <= ratio <= 1.2 for ratio in ratios)
-        yield f"Within 20 %, {how}: {within} of {len(ratios)} ({min(ratios):.2f} to {max(ratios):.2f}).\n"
+        yield f"Within 20 %, {what}: {within} of {len(ratios)} ({min(ratios):.2f} to {max(ratios):.2f}).\n"
 
 
 def _number(value: float | None) -> str:

@@ -85,9 +85,9 @@ class Plan:
             median case at the plan's spacing, of three axes also in 2D), features_per_stage (where the architecture
             tells, else None).
         memory: keys memory_gib (the budget), predicted_gib (of the whole batch). With planner `house` also split_gib
-            (kind of memory to its part, keys as in `StepMemory`) and unverified_gpu_gib (on a GPU, where nobody has
-            measured it); with `nnunet` conv_elements (of one patch), reference_elements (what fits `memory_gib` at
-            `reference_batch` patches), reference_batch.
+            (kind of memory to its part, keys as in `StepMemory`), resident_gib (by how much a process on a CPU grows)
+            and unverified_gpu_gib (on a GPU, where nobody has measured it); with `nnunet` conv_elements (of one
+            patch), reference_elements (what fits `memory_gib` at `reference_batch` patches), reference_batch.
         reasons: one sentence per decision.
         overrides: what the user set for this entry.
         sources: source file to hash.

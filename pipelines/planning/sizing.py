@@ -24,7 +24,7 @@ from pipelines.planning.memory import conv_elements
 from pipelines.planning.patch import Candidate, Configure, legal_patch, shrinking, starting_patch
 from pipelines.planning.presets import PRESETS
 from pipelines.planning.shapes import shapes_only
-from pipelines.planning.step_memory import Batch, StepMemory, step_memory
+from pipelines.planning.step_memory import Batch, StepMemory, resident_bytes, step_memory
 from pipelines.planning.target import TargetArchitecture
 from pipelines.planning.topology import SMALLEST_EDGE, topology
 from repro_models.contract import Problem
@@ -345,10 +345,12 @@ class HouseSizer:
             "memory_gib": self.memory_gib,
             "predicted_gib": step.gib,
             "split_gib": split,
+            "resident_gib": (resident := resident_bytes(step.total) / _BYTES_PER_GIB),
             "unverified_gpu_gib": on_gpu.gib,
         }, (
-            f"memory: {step.gib:.3g} GiB on a CPU at the fullest moment of a step on the batch ({parts}), beside the "
-            f"process itself; {on_gpu.gib:.3g} GiB in bfloat16 on a GPU, which nobody has verified on one"
+            f"memory: {step.gib:.3g} GiB on a CPU at the fullest moment of a step on the batch ({parts}); a process "
+            f"grows by some {resident:.3g} GiB, because the allocator keeps blocks; {on_gpu.gib:.3g} GiB in bfloat16 "
+            "on a GPU, which nobody has verified on one"
         )
 
     def reasons(self) -> list[str]:

@@ -32,6 +32,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _BYTES_PER_GIB = 2**30
+# What glibc's allocator keeps of blocks that were freed. Blocks of 32 MiB and more it gives back at once; of smaller
+# ones a share stays between those alive. Both figures were read off the resident memory of ten training steps
+# (`benchmarks/memory_estimate.py`, whose other rows they were not made from).
+_KEPT_SHARE, _MOST_KEPT = 0.5, 160 * 2**20
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 Batch = dict[str, Tensor]
 
@@ -65,6 +69,15 @@ class StepMemory:
     def gib(self) -> float:
         """`total` in GiB."""
         return self.total / _BYTES_PER_GIB
+
+
+def resident_bytes(step_bytes: int) -> int:
+    """By how much a step on the CPU lets the resident memory of a process grow: what it holds and what glibc keeps.
+
+    Args:
+        step_bytes: `StepMemory.total`.
+    """
+    return step_bytes + min(int(_KEPT_SHARE * step_bytes), _MOST_KEPT)
 
 
 def step_memory(
