@@ -30,6 +30,8 @@ def planning_arguments(data: Data) -> dict[str, Any]:
             "mirror_axes": "auto",
             "max_batch_size": None,
             "rescue": True,
+            "loss": "dice_cross_entropy",
+            "elastic_probability": 0.0,
         },
         "loss_terms": segmentation_loss_terms,
         "inference": {"overlap": 0.5, "is_mirrored": False},

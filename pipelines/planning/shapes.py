@@ -163,6 +163,12 @@ def _adaptive_pooling(x: Tensor, output_size: _Sides, return_indices: bool = Fal
     return x.new_empty(*x.shape[:2], *_per_axis(x.ndim - 2, output_size)[0])
 
 
+def _stacked(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    shape = list(tensors[0].shape)
+    shape.insert(dim if dim >= 0 else dim + len(shape) + 1, len(tensors))
+    return tensors[0].new_empty(shape)
+
+
 def _concatenation(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     first, *others = tensors
     size = list(first.shape)
@@ -192,6 +198,7 @@ _RULES: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
     functional.embedding: _embedding,
     functional.interpolate: _interpolation,
     torch.cat: _concatenation,
+    torch.stack: _stacked,
     torch.logaddexp: _broadcast,
     torch.where: _choice,
     Tensor.matmul: _matrix_product,

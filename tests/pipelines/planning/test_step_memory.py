@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipelines.planning.patch import legal_patch
 from pipelines.planning.precision import autocast, place
 from pipelines.planning.step_memory import (
     StepMemory,
@@ -93,9 +94,15 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def about_32(name: str, dims: int) -> tuple[int, ...]:
+    """The size nearest to 32 a side, and not below, that the tiny network takes."""
+    architecture = registry.load(name)
+    return legal_patch((32,) * dims, *architecture.CONSTRAINTS.per_axis(architecture.VARIANTS["tiny"].config, dims))
+
+
 @pytest.mark.parametrize(("name", "dims"), SERVED)
 def test_the_step_that_is_not_taken_holds_what_the_step_that_is_taken_holds(name: str, dims: int) -> None:
-    patch = (32,) * dims
+    patch = about_32(name, dims)
     predicted = taken(name, "tiny", patch)
     build = network_of(registry.load(name), "tiny", patch)
     with threads(2):  # with one, torch computes convolutions of 1 voxel by other kernels
@@ -107,7 +114,7 @@ def test_the_step_that_is_not_taken_holds_what_the_step_that_is_taken_holds(name
 @pytest.mark.parametrize("name", SEGMENTATION)
 def test_every_further_sample_takes_as_much_as_the_one_before_or_more(name: str) -> None:
     # More where another moment of the step becomes the peak; on this planning relies when it looks for a batch.
-    patch = (32,) * max(registry.load(name).CONSTRAINTS.spatial_dims)
+    patch = about_32(name, max(registry.load(name).CONSTRAINTS.spatial_dims))
     two, three, six = (taken(name, "tiny", patch, batch_size).total for batch_size in (2, 3, 6))
     assert 0 < three - two <= 1.001 * (six - three) / 3
     assert six <= 3.1 * two
