@@ -6,6 +6,7 @@ all the rest of planning. Whatever is not below goes to the meta device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -34,9 +35,12 @@ _KEEPS_SHAPE = {
     functional.softmax,
     torch.prelu,
     torch.roll,
+    torch.sqrt,
     Tensor.__invert__,
+    Tensor.abs,
     Tensor.log_softmax,
     Tensor.normal_,
+    Tensor.relu,
     Tensor.softmax,
     Tensor.uniform_,
 }
@@ -151,9 +155,9 @@ def _interpolation(
     x: Tensor, size: _Sides | None = None, scale_factor: float | None = None, mode: str = "nearest", **_: Any
 ) -> Tensor | None:
     if size is None:
-        if not isinstance(scale_factor, int):
+        if not isinstance(scale_factor, (int, float)):
             return None
-        size = [side * scale_factor for side in x.shape[2:]]
+        size = [math.floor(side * scale_factor) for side in x.shape[2:]]
     return x.new_empty(*x.shape[:2], *_per_axis(x.ndim - 2, size)[0])
 
 
@@ -178,8 +182,26 @@ def _concatenation(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return first.new_empty(size)
 
 
+def _identity(num_rows: int, num_columns: int | None = None) -> Tensor:
+    return torch.empty(num_rows, num_rows if num_columns is None else num_columns)
+
+
+def _mean(x: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+    axes = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
+    gone = {axis % x.ndim for axis in axes}
+    return x.new_empty(
+        [1 if axis in gone else side for axis, side in enumerate(x.shape) if axis not in gone or keepdim]
+    )
+
+
+def _variance_and_mean(
+    x: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False, **_: Any
+) -> tuple[Tensor, Tensor]:
+    return _mean(x, dim, keepdim), _mean(x, dim, keepdim)
+
+
 # A rule gives None where it does not know; then the meta device is asked.
-_RULES: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
+_RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.conv1d: _convolution,
     functional.conv2d: _convolution,
     functional.conv3d: _convolution,
@@ -199,14 +221,19 @@ _RULES: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
     functional.interpolate: _interpolation,
     torch.cat: _concatenation,
     torch.stack: _stacked,
+    torch.var_mean: _variance_and_mean,
+    torch.eye: _identity,
     torch.logaddexp: _broadcast,
     torch.where: _choice,
     Tensor.matmul: _matrix_product,
     Tensor.__eq__: _comparison,
+    Tensor.__rsub__: _broadcast,
     Tensor.add: _broadcast,
     Tensor.add_: _broadcast,
     Tensor.ge: _comparison,
+    Tensor.div: _broadcast,
     Tensor.masked_fill: _broadcast,
+    Tensor.mean: _mean,
     Tensor.mul: _broadcast,
     Tensor.sub: _broadcast,
 }

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from repro_models.blocks.pointwise_conv import StridedPointwiseConv2d
+
 
 def conv_norm(
     in_channels: int,
@@ -26,8 +28,11 @@ def conv_norm(
 
     The convolution has no bias. `activation=None`: none.
     """
-    layers: list[nn.Module] = [
-        nn.Conv2d(
+    conv: nn.Module
+    if kernel_size == 1 and stride > 1 and groups == 1:
+        conv = StridedPointwiseConv2d(in_channels, out_channels, stride)
+    else:
+        conv = nn.Conv2d(
             in_channels,
             out_channels,
             kernel_size,
@@ -36,10 +41,8 @@ def conv_norm(
             dilation=dilation,
             groups=groups,
             bias=False,
-        ),
-        nn.BatchNorm2d(out_channels),
-    ]
-    return nn.Sequential(*layers, *([] if activation is None else [activation]))
+        )
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), *([] if activation is None else [activation]))
 
 
 def conv_norm_relu(

@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from repro_models.blocks.conv_norm import conv_norm_relu
 from repro_models.blocks.image_size import OneImageSize, sides_of
+from repro_models.blocks.pointwise_conv import every
 from repro_models.blocks.vision_transformer import LAYER_NORM_EPSILON, VisionTransformer, check_heads, tokens_as_map
 from repro_models.contract import Paper, Problem, Range, Variant
 
@@ -158,6 +159,8 @@ class _StandardisedConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
         weight = (self.weight - mean) / torch.sqrt(variance + _STANDARDISATION_EPSILON)
+        if self.kernel_size == (1, 1):
+            return functional.conv2d(every(x, self.stride[0]), weight)
         return functional.conv2d(x, weight, None, self.stride, self.padding)
 
 

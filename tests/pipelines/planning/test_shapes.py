@@ -28,6 +28,13 @@ class Chosen(nn.Module):
         return torch.where(x[:, :1] >= x[:, 1:2], torch.logaddexp(x, x[:, :1]), -1.0)
 
 
+class Statistics(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        variance, mean = torch.var_mean(x, dim=(1, -1), keepdim=True, correction=0)
+        both = torch.stack([(1 - x).abs() / torch.sqrt(variance + 1), (x - mean).relu()], dim=-1)
+        return both.mean(-1) + x.mean((1, 2), keepdim=True) + torch.eye(2, 3).mean()
+
+
 class Attention(nn.Module):
     """What transformers are made of, on ten tokens of eleven channels."""
 
@@ -69,6 +76,8 @@ class Attention(nn.Module):
         lambda: nn.AdaptiveMaxPool3d((1, 2, 3)),
         lambda: nn.Sequential(nn.PReLU(4), nn.ELU(), nn.Dropout3d(), nn.LogSoftmax(dim=1)),
         Joined,
+        Statistics,
+        lambda: nn.Upsample(scale_factor=1.5),
         Summed,
         Chosen,
         Attention,
