@@ -6,11 +6,8 @@ The attributes below are the keys of the file. A key that is not here is an erro
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import re
-import types
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
+from pipelines.typed_values import ParamsError, parse
 from repro_models.contract import Choice, Range
 
 _BARE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -55,10 +53,6 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "tuning.seed": _NOT_NEGATIVE,
     "ray.workers": _AT_LEAST_ONE,
 }
-
-
-class ParamsError(ValueError):
-    """A key or value of a params file that a study cannot have."""
 
 
 @dataclass(frozen=True)
@@ -375,69 +369,9 @@ def read_params(path: Path | str = "params.yaml") -> Study:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    study: Study = _parse(Study, values, str(path), "")
+    study: Study = parse(Study, values, str(path))
     _check(study, str(path))
     return study
-
-
-def _parse(kind: Any, value: Any, file: str, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _parse_dataclass(kind, value, file, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        if value not in arguments:
-            raise ParamsError(f"{file}: {where} is {value!r}; it must be one of {', '.join(map(str, arguments))}")
-        return value
-    if origin in (types.UnionType, typing.Union):
-        for option in arguments:
-            if _fits(option, value):
-                return _parse(option, value, file, where)
-    elif _fits(kind, value):
-        if origin is dict:
-            for key in value:
-                if not _fits(arguments[0], key):
-                    raise ParamsError(f"{file}: {where} has the key {key!r}; it must be {_describe(arguments[0])}")
-            return {key: _parse(arguments[1], item, file, f"{where}.{key}") for key, item in value.items()}
-        if origin is list:
-            return [_parse(arguments[0], item, file, f"{where}[{index}]") for index, item in enumerate(value)]
-        return float(value) if kind is float else value
-    raise ParamsError(f"{file}: {where} is {value!r}; it must be {_describe(kind)}")
-
-
-def _fits(kind: Any, value: Any) -> bool:
-    if kind is Any:
-        return True
-    if kind is type(None):
-        return value is None
-    plain = typing.get_origin(kind) or kind
-    if plain in (int, float) and isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float)) if plain is float else isinstance(value, plain)
-
-
-def _describe(kind: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
-    options = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
-    words = {dict: "a mapping", list: "a list"}
-    return " or ".join(names.get(option) or words.get(typing.get_origin(option), str(option)) for option in options)
-
-
-def _parse_dataclass(kind: Any, values: Any, file: str, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise ParamsError(f"{file}: {where or 'the file'} is {values!r}; it must be a mapping of keys to values")
-    fields, hints = {item.name: item for item in dataclasses.fields(kind)}, typing.get_type_hints(kind)
-    prefix = f"{where}." if where else ""
-    for key in values:
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
-            raise ParamsError(f"{file}: unknown key {prefix}{key}{hint} Valid keys here: {', '.join(fields)}")
-    for name, item in fields.items():
-        has_default = item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
-        if name not in values and not has_default:
-            how = f", `{name}: {{}}` for the defaults" if dataclasses.is_dataclass(hints[name]) else ""
-            raise ParamsError(f"{file}: {prefix}{name} is missing; add it{how} (keys here: {', '.join(fields)})")
-    return kind(**{key: _parse(hints[key], value, file, prefix + key) for key, value in values.items()})
 
 
 def _check(study: Study, file: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class SegmentationLoss:
         ignore_label: int | None = None,
         sum_over_ranks: SumOverRanks | None = None,
     ) -> None:
-        self._loss = _LOSSES[name](is_batch_dice, ignore_label, sum_over_ranks)
+        self._loss: Any = _LOSSES[name](is_batch_dice, ignore_label, sum_over_ranks)
 
     def terms(self, logits: Tensor, target: Tensor, border: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The part that is a mean over samples, and the part that is made of overlaps.
@@ -67,7 +68,7 @@ class SegmentationLoss:
             # Planning, which knows shapes alone, has no weights.
             border = torch.zeros(target.shape, device=target.device) if border is None else border
             return self._loss(logits, target, border), torch.zeros((), device=logits.device)
-        terms: tuple[Tensor, Tensor] = self._loss.terms(logits, target)  # type: ignore[operator]
+        terms: tuple[Tensor, Tensor] = self._loss.terms(logits, target)
         return terms
 
     def __call__(self, logits: Tensor, target: Tensor, border: Tensor | None = None) -> Tensor:

@@ -19,24 +19,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from repro_models.losses.region_sums import region_sums
-
-# Of a denominator, so that 0 / 0 is 0.
-_SMALLEST = 1e-12
+from repro_models.losses.overlap_loss import SMALLEST_DENOMINATOR, OverlapLoss
+from repro_models.losses.region_sums import RegionSums
 
 
-class DiceLoss(nn.Module):
-    """1 minus the soft Dice, in [0, 1].
+class DiceLoss(OverlapLoss):
+    """1 minus the soft Dice.
 
     Args:
         is_squared: V-Net's form, else the plain one.
-        is_batch: take the sums over the whole batch, not per sample.
+        is_batch: as of `OverlapLoss`, and so are the others.
         smooth: e of the formulas.
-        ignore_label: label of voxels that nobody annotated; they are left out.
-        reduce_sums: adds a tensor up over the ranks of a distributed training, differentiably.
+        ignore_label: likewise.
+        reduce_sums: likewise.
     """
 
     def __init__(
@@ -47,31 +44,9 @@ class DiceLoss(nn.Module):
         ignore_label: int | None = None,
         reduce_sums: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        super().__init__()
-        self.is_squared = is_squared
-        self.is_batch = is_batch
-        self.smooth = smooth
-        self.ignore_label = ignore_label
-        self.reduce_sums = reduce_sums
+        super().__init__(is_batch, smooth, ignore_label, reduce_sums, is_squared)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Loss, a scalar.
-
-        Args:
-            logits: (B, K, *s).
-            target: (B, *s) int64, labels 0 to K - 1 or the ignore label.
-        """
-        intersection, predicted, reference = region_sums(
-            logits,
-            target,
-            is_batch=self.is_batch,
-            ignore_label=self.ignore_label,
-            is_squared=self.is_squared,
-            reduce_sums=self.reduce_sums,
-        )
-        denominator = (predicted + reference + self.smooth).clamp(min=_SMALLEST)
-        return 1 - ((2 * intersection + self.smooth) / denominator).mean()
-
-    def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Nothing that is a mean over samples, and the loss. Shapes as in `forward`."""
-        return torch.zeros((), device=logits.device), self(logits, target)
+    def overlap(self, sums: RegionSums) -> Tensor:
+        """D of the formulas."""
+        denominator = (sums.predicted + sums.reference + self.smooth).clamp(min=SMALLEST_DENOMINATOR)
+        return (2 * sums.intersection + self.smooth) / denominator

@@ -14,53 +14,16 @@ Shapes:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from torch import Tensor
 
-import torch
-from torch import Tensor, nn
-
-from repro_models.losses.region_sums import region_sums
-
-# Of a denominator, so that 0 / 0 is 0.
-_SMALLEST = 1e-12
+from repro_models.losses.overlap_loss import SMALLEST_DENOMINATOR, OverlapLoss
+from repro_models.losses.region_sums import RegionSums
 
 
-class IoULoss(nn.Module):
-    """1 minus the soft intersection over union, in [0, 1].
+class IoULoss(OverlapLoss):
+    """1 minus the soft intersection over union; arguments as of `OverlapLoss`."""
 
-    Args:
-        is_batch: take the sums over the whole batch, not per sample.
-        smooth: e of the formula.
-        ignore_label: label of voxels that nobody annotated; they are left out.
-        reduce_sums: adds a tensor up over the ranks of a distributed training, differentiably.
-    """
-
-    def __init__(
-        self,
-        is_batch: bool = False,
-        smooth: float = 1e-5,
-        ignore_label: int | None = None,
-        reduce_sums: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        super().__init__()
-        self.is_batch = is_batch
-        self.smooth = smooth
-        self.ignore_label = ignore_label
-        self.reduce_sums = reduce_sums
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Loss, a scalar.
-
-        Args:
-            logits: (B, K, *s).
-            target: (B, *s) int64, labels 0 to K - 1 or the ignore label.
-        """
-        intersection, predicted, reference = region_sums(
-            logits, target, is_batch=self.is_batch, ignore_label=self.ignore_label, reduce_sums=self.reduce_sums
-        )
-        union = (predicted + reference - intersection + self.smooth).clamp(min=_SMALLEST)
-        return 1 - ((intersection + self.smooth) / union).mean()
-
-    def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Nothing that is a mean over samples, and the loss. Shapes as in `forward`."""
-        return torch.zeros((), device=logits.device), self(logits, target)
+    def overlap(self, sums: RegionSums) -> Tensor:
+        """The quotient of the formula."""
+        union = (sums.predicted + sums.reference - sums.intersection + self.smooth).clamp(min=SMALLEST_DENOMINATOR)
+        return (sums.intersection + self.smooth) / union
