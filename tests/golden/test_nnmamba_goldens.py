@@ -6,10 +6,12 @@ constant one makes all channels equal, so it cannot see that channels are flippe
 
 from __future__ import annotations
 
+from typing import Any
+
 from repro_models.segmentation import nnmamba
 from tests.fillings import assert_float32_golden, golden_output
 
-VARIANT = nnmamba.VARIANTS["reference_small"]
+VARIANT: Any = nnmamba.VARIANTS["reference_small"]
 
 
 def test_output_equals_the_authors() -> None:

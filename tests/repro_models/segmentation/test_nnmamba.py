@@ -20,7 +20,7 @@ TINY = nnmamba.VARIANTS["tiny"].config
 def test_the_mamba_layer_takes_the_mean_of_four_orders_flipped_back() -> None:
     layer = SiameseMamba(6, num_states=3, kernel_size=3, expand=2).double().eval()
     x = torch.randn(2, 6, 2, 3, 4, dtype=torch.float64)
-    block = MambaMixer(6, 12, layer.mixer.scan.space)  # type: ignore[union-attr, arg-type]
+    block = MambaMixer(6, 12, layer.mixer.scan.space)  # type: ignore[arg-type]
     block.in_projection, block.out_projection = layer.mixer.in_projection, layer.mixer.out_projection
     activated = layer.entry(x)
     tokens = activated.flatten(2).transpose(1, 2)

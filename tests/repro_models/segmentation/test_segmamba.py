@@ -110,8 +110,8 @@ def test_the_gated_convolution_joins_its_branches_as_it_is_told(multiplies: bool
 def test_both_ways_of_joining_the_branches_have_the_same_parameters() -> None:
     shapes = []
     for multiplies in (False, True):
-        network = segmamba.build(replace(TINY, multiplies_branches=multiplies), PROBLEM)
-        assert network.stages[0][0].multiplies_branches is multiplies  # type: ignore[index]
+        network: Any = segmamba.build(replace(TINY, multiplies_branches=multiplies), PROBLEM)
+        assert network.stages[0][0].multiplies_branches is multiplies
         shapes.append({name: parameter.shape for name, parameter in network.named_parameters()})
     assert shapes[0] == shapes[1]
 
