@@ -6,7 +6,7 @@ convolution with channel-spatial siamese learning), and a decoder whose skip con
 Differs:
     - Logits may be negative. The authors' network ends in batch normalisation and ReLU; here it ends in the
       normalisation, so parameters and weights are theirs. `Config(has_activated_logits=True)` restores the ReLU.
-    - The authors publish 15.55 million parameters for 16 classes; their code has the 15,959,598 of the variant `amos`.
+    - The authors publish 15.55 million parameters; their code has 15,944,958 for 6 classes and 15,959,598 for 16.
     - A scale has one hidden unit at least; the authors' code wants 16 features or more for it.
 Shapes:
     B batch, C channels, X Y Z voxels, K classes, L steps (voxels of a map in order), F base features.
