@@ -62,7 +62,7 @@ class StateSpace(nn.Module):
 
 
 class MambaMixer(nn.Module):
-    """(B, L, C) -> (B, L, C).
+    """(B, L, C) -> (B, L, C); steps may lie on several axes, where `scan` takes them so.
 
     Args:
         channels: C.
@@ -78,7 +78,7 @@ class MambaMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the steps of each sequence."""
-        x, gate = self.in_projection(x).chunk(2, dim=2)
+        x, gate = self.in_projection(x).chunk(2, dim=-1)
         return self.out_projection(self.scan(x) * functional.silu(gate))
 
 
