@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor, nn
 
 from repro_models.segmentation import segmamba
-from tests.fillings import assert_float32_golden, golden_output
+from tests.fillings import assert_float32_golden, golden_output, num_parameters
 
 
 class _OfFourSlices(nn.Module):
@@ -39,3 +39,7 @@ def test_a_block_of_12_channels_and_4_slices_equals_the_authors(
     output = golden_output(_OfFourSlices(segmamba.tri_oriented_mamba(12)), filling, (1, 24, 12))
     assert output.shape == (1, 24, 12)
     assert_float32_golden(output, total, mean, std, first)
+
+
+def test_a_block_of_12_channels_has_the_parameters_of_the_authors() -> None:
+    assert num_parameters(segmamba.tri_oriented_mamba(12)) == 4_968
