@@ -8,7 +8,7 @@ default, and the defaults of their class, 44,273,833, here the variant `class_de
 
 Differs:
     - Logits; the authors' code ends in a sigmoid where there is one class, which is the loss's here.
-    - Weights start fresh: linear layers from a truncated normal of deviation 0.02. The paper starts encoder and decoder
+    - Weights start fresh: linear layers from a normal of deviation 0.02. The paper starts encoder and decoder
       from a VMamba-S trained on ImageNet.
     - An image has its own number of channels; the authors' code repeats a grey one three times.
     - Sides that do not halve evenly are refused; the authors' code cuts the last row or column away.
@@ -28,6 +28,7 @@ from repro_models.blocks.cross_scan import cross_scan_mixer
 from repro_models.blocks.drop_path import DropPath, rising_probabilities
 from repro_models.blocks.patch_expanding import PatchExpanding
 from repro_models.blocks.patch_merging import PatchMerging
+from repro_models.blocks.swin_block import start_linear_layers
 from repro_models.contract import Constraints, Paper, Problem, Range, Variant
 
 PAPER = Paper(
@@ -178,9 +179,7 @@ class VmUnet(nn.Module):
         self.expandings = nn.ModuleList(PatchExpanding(2, 2 * channels, channels) for channels in features[-2::-1])
         self.final_expanding = PatchExpanding(2, features[0], features[0] // _PATCH, _PATCH)
         self.head = nn.Conv2d(features[0] // _PATCH, problem.num_classes, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+        start_linear_layers(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits.
