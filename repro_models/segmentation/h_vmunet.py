@@ -79,7 +79,9 @@ _SKIN = Problem(spatial_dims=2, in_channels=3, num_classes=1)
 VARIANTS = {
     "paper": Variant(Config(), _SKIN, 8_569_231, "ours: 8,972,623 less the 403,392 that nothing reads"),
     "published_count": Variant(Config(has_unused_weights=True), _SKIN, 8_972_623, "counted in the authors' code"),
-    "small": Variant(Config(features=(8, 16, 32, 64), depths=(1, 1), orders=(2, 3)), Problem(2, 1, 2), None, "ours"),
+    "small": Variant(
+        Config(features=(8, 8, 16, 32), depths=(1, 1), orders=(2, 3), num_states=8), Problem(2, 1, 2), None, "ours"
+    ),
     "tiny": Variant(Config(features=(8, 8, 8), depths=(1,), orders=(2,), num_states=2), Problem(2, 1, 3), None, "ours"),
 }
 
