@@ -51,7 +51,8 @@ class CrossScan(nn.Module):
         selected = functional.linear(x, self.selection.flatten(0, 1)).unflatten(-1, (2, 2, -1))
         rows, columns = selected.unbind(-2)  # each (B, X, Y, 2 ways, R + 2 N)
         selected = torch.stack([rows.flatten(1, 2), columns.transpose(1, 2).flatten(1, 2)], dim=3)
-        y = sum(self._one_way(u, chosen, way) for way, chosen in enumerate(selected.unbind(2)))
+        forward, reverse = selected.unbind(2)
+        y = self._one_way(u, forward, 0) + self._one_way(u, reverse, 1)
         rows, columns = y.chunk(2, dim=2)
         return self.norm(rows.unflatten(1, x.shape[1:3]) + columns.unflatten(1, x.shape[2:0:-1]).transpose(1, 2))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from repro_models.contract import Problem
 from repro_models.segmentation import h_vmunet
 from tests.fillings import assert_float32_golden, golden_output
 
@@ -46,6 +47,7 @@ def test_output_equals_the_authors(
     golden: tuple[float, float, float, list[float]],
 ) -> None:
     stated = h_vmunet.VARIANTS[variant]
+    assert isinstance(stated.problem, Problem)
     output = golden_output(h_vmunet.build(stated.config, stated.problem), filling, input_shape).sigmoid()
     assert output.shape == (1, stated.problem.num_classes, *input_shape[2:])
     assert_float32_golden(output, *golden)

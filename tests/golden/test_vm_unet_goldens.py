@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from repro_models.contract import Problem
 from repro_models.segmentation import vm_unet
 from tests.fillings import assert_float32_golden, golden_output
 
@@ -41,6 +42,7 @@ def test_output_equals_the_authors(
     golden: tuple[float, float, float, list[float]],
 ) -> None:
     stated = vm_unet.VARIANTS[variant]
+    assert isinstance(stated.problem, Problem)
     output = golden_output(vm_unet.build(stated.config, stated.problem), filling, input_shape)
     assert output.shape == (1, stated.problem.num_classes, *input_shape[2:])
     assert_float32_golden(output, *golden)
