@@ -5,12 +5,12 @@
 
 with the simplified discretisation of B that the authors' code has (equation 4 of the paper has the exact one).
 
-The sequence is walked in chunks. What has no order (decays, inputs, contractions, sums of gradients) is done for a chunk
-at once, in buffers that fit into a cache and are used again for the next chunk; the recurrence itself is one
+The sequence is walked in chunks. What has no order (decays, inputs, contractions, sums of gradients) is done for a
+chunk at once, in memory that fits into a cache and is used again for the next chunk; the recurrence itself is one
 multiplication and addition in place a step. Where a step is too small for that, neighbouring steps are folded into one
-first, and those again, so that a chunk takes about 3 log2(T) operations. Nothing divides by a decay: decays that vanish
-do no harm. Kept for the backward pass are the inputs and the state before each chunk; the states within are computed
-again.
+first, and those again, so that a chunk takes some 3 log2(T) operations. Nothing divides by a decay: one that vanishes
+does no harm. Kept for the backward pass are the inputs and the state before each chunk; the states within are computed
+again. All of this is one operator to torch, so that exported and compiled networks do not hold a copy of each step.
 
 Shapes:
     B batch, L steps, T steps of a chunk, E channels, N states of a channel, G groups of channels that share B and C,
@@ -21,9 +21,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,20 +33,21 @@ class _Tuning:
     """What the speed of a kind of device asks for.
 
     Attributes:
-        buffer: numbers of a buffer, about.
-        largest_step: numbers of a step, from which on channels go one part after the other.
-        folded_step: numbers of a step, up to which steps are folded.
+        chunk: numbers of the states of a chunk, about.
+        largest_step: numbers of a state, from which on channels go one part after the other.
+        folded_step: numbers of a state, up to which steps are folded.
     """
 
-    buffer: int
+    chunk: int
     largest_step: int
     folded_step: int
 
 
-_CPU = _Tuning(buffer=2**17, largest_step=2**13, folded_step=2**11)
-# A launch costs more than a small computation. Not timed.
-_GPU = _Tuning(buffer=2**22, largest_step=2**18, folded_step=2**20)
-_FEWEST_STEPS = 16
+# States, decays and gradients of a chunk fit into 2 MiB, a processor's second-level cache.
+_CPU = _Tuning(chunk=2**17, largest_step=2**13, folded_step=2**11)
+# Few and large launches; not yet timed on one.
+_GPU = _Tuning(chunk=2**22, largest_step=2**18, folded_step=2**20)
+_FEWEST_STEPS, _FEWEST_FOLDED = 16, 8
 _Step = tuple[Tensor, Tensor, Tensor]
 
 
@@ -55,6 +55,8 @@ def selective_scan(
     u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor | None = None, *, is_reversed: bool = False
 ) -> Tensor:
     """The outputs y of the recurrence.
+
+    It has first derivatives only.
 
     Args:
         u: (B, L, E).
@@ -74,10 +76,13 @@ def selective_scan(
     return _scan(u, delta, a, b, c, d, is_reversed, is_training)[0]
 
 
+def _tuning(like: Tensor) -> _Tuning:
+    return _GPU if like.device.type == "cuda" else _CPU
+
+
 def _steps_of_chunk(a: Tensor) -> int:
-    """T: a power of two by the size of a step of one sample, so that neither batch nor length changes it."""
-    tuning = _GPU if a.device.type == "cuda" else _CPU
-    return max(_FEWEST_STEPS, 2 ** int(math.log2(max(1, tuning.buffer // a.numel()))))
+    """T: a power of two by the numbers of a state of one sample, whatever batch and length."""
+    return max(_FEWEST_STEPS, 2 ** int(math.log2(max(1, _tuning(a).chunk // a.numel()))))
 
 
 def _sum_type(*inputs: Tensor | None) -> torch.dtype:
@@ -88,8 +93,8 @@ class _Recurrence:
     """x_t += factor_t x_{t-1} in place, for all t of a chunk in order; reversed x_t += factor_t x_{t+1}.
 
     Args:
-        x: (T + 1, ...).
-        factors: (T, ...), between neighbours.
+        x: (T, ...).
+        factors: (T - 1, ...), between neighbours.
         space: (T, ...), written over when steps are folded.
         is_reversed: from the last to the first.
         is_folded: fold neighbouring steps.
@@ -99,24 +104,22 @@ class _Recurrence:
         self.products: list[_Step] = []
         self.steps: list[_Step] = []
         fills: list[_Step] = []
-        # Folding leaves every other x, now holding what its neighbour gives it.
-        while is_folded and len(x) > 4:
+        # A fold gives every second x what its neighbour has for it. The recurrence goes on among these, and the others
+        # are filled in at the end.
+        while is_folded and len(x) > _FEWEST_FOLDED:
             odd, even = x[1::2], x[::2]
             to_odd, to_even = factors[::2], factors[1::2]
             if is_reversed:
-                # Even ones take from the odd ones behind them, and the odd ones are filled in later.
                 self.steps.append((even[: len(odd)], to_odd, odd))
                 fills.append((odd[: len(to_even)], to_even, even[1:]))
-                left, pairs = even, (to_odd[: len(even) - 1], to_even[: len(even) - 1])
+                x, pairs = even, (to_odd[: len(even) - 1], to_even[: len(even) - 1])
             else:
                 self.steps.append((odd, to_odd, even[: len(odd)]))
                 fills.append((even[1:], to_even, odd[: len(to_even)]))
-                left, pairs = odd, (to_even[: len(odd) - 1], to_odd[1:])
-            product, space = space[: len(left) - 1], space[len(left) - 1 :]
-            self.products.append((product, *pairs))
-            x, factors = left, product
-        ordered = list(x.unbind(0))
-        between = list(factors.unbind(0))
+                x, pairs = odd, (to_even[: len(odd) - 1], to_odd[1:])
+            factors, space = space[: len(x) - 1], space[len(x) - 1 :]
+            self.products.append((factors, *pairs))
+        ordered, between = list(x.unbind(0)), list(factors.unbind(0))
         if is_reversed:
             ordered.reverse()
             between.reverse()
@@ -131,117 +134,169 @@ class _Recurrence:
             target.addcmul_(factor, source)
 
 
-class _Block:
-    """Samples and channels that are computed together, and the memory for their chunks.
+class _Chunk:
+    """States of a chunk, in memory that serves every chunk of this size.
 
     Args:
-        inputs: u, delta, b, c as (L, B, G, 1, F) and (L, B, G, N, 1), all samples and channels.
-        a: (G, N, F).
-        part: samples, groups and channels of a group.
-        steps: T.
+        sizes: T, B, G, N, F.
         is_reversed: of the scan.
         has_gradients: whether there is a backward pass to serve.
+        like: has the type of sums, and the device.
+
+    Attributes:
+        start: (B, G, N, F), the state before the first step, to be written before `fill`.
+        before: (T, B, G, N, F), the state before each step.
+        after: (T, B, G, N, F), the state after each step.
+        end: (B, G, N, F), the state after the last step.
+        decay: (T, B, G, N, F).
+        gradient: (T, B, G, N, F), for the gradient of `after`.
+        first_gradient: (B, G, N, F), of the first step.
+        last_gradient: (B, G, N, F), of the last step.
     """
 
-    def __init__(
-        self,
-        inputs: tuple[Tensor, Tensor, Tensor, Tensor],
-        a: Tensor,
-        part: tuple[slice, slice, slice],
-        steps: int,
-        is_reversed: bool,
-        has_gradients: bool,
-    ) -> None:
-        samples, groups, channels = part
-        self.part = part
-        self.a = a[groups, :, channels].contiguous()
-        self.u, self.delta = (x[:, samples, groups, :, channels] for x in inputs[:2])
-        self.b, self.c = (x[:, samples, groups] for x in inputs[2:])
-        self.steps, self.is_reversed = steps, is_reversed
-        shape = (self.u.shape[1], *self.a.shape)
-        self.decay, self.space, self.gradient = (
-            a.new_empty(count, *shape) for count in (steps, steps, steps if has_gradients else 0)
+    def __init__(self, sizes: tuple[int, ...], is_reversed: bool, has_gradients: bool, like: Tensor) -> None:
+        steps, *state = sizes
+        is_folded = math.prod(state) <= _tuning(like).folded_step
+        first, last = (-1, 0) if is_reversed else (0, -1)
+        self.decay = like.new_empty(sizes)
+        space = like.new_empty(sizes if is_folded else (0, *state))
+        states = like.new_empty(steps + 1, *state)
+        self.start, self.end = states[first], states[last]
+        self.before, self.after = (states[1:], states[:-1]) if is_reversed else (states[:-1], states[1:])
+        self._recurrence = _Recurrence(states, self.decay, space, is_reversed, is_folded)
+        if has_gradients:
+            self.gradient = like.new_empty(sizes)
+            self.first_gradient, self.last_gradient = self.gradient[first], self.gradient[last]
+            self.first_decay = self.decay[first]
+            between = self.decay[:-1] if is_reversed else self.decay[1:]
+            self._adjoint = _Recurrence(self.gradient, between, space, not is_reversed, is_folded)
+
+    def fill(self, delta: Tensor, a: Tensor, b: Tensor, inputs: Tensor) -> None:
+        """Compute decays and states.
+
+        Args:
+            delta: (T, B, G, F).
+            a: (G, N, F).
+            b: (T, B, G, N).
+            inputs: (T, B, G, F), delta u.
+        """
+        torch.mul(delta.unsqueeze(3), a, out=self.decay).exp_()
+        torch.mul(b.unsqueeze(4), inputs.unsqueeze(3), out=self.after)
+        self._recurrence.run()
+
+    def fill_gradient(self, c: Tensor, dy: Tensor, carried: Tensor | None) -> None:
+        """Compute the gradient of the states.
+
+        Args:
+            c: (T, B, G, N).
+            dy: (T, B, G, F), the gradient of the outputs.
+            carried: (B, G, N, F), what the next chunk adds to the gradient of `end`; None for nothing.
+        """
+        torch.mul(c.unsqueeze(4), dy.unsqueeze(3), out=self.gradient)
+        if carried is not None:
+            self.last_gradient.add_(carried)
+        self._adjoint.run()
+
+
+class _Sequences(NamedTuple):
+    """Inputs, steps first.
+
+    Attributes:
+        u: (L, B, G, F).
+        delta: (L, B, G, F).
+        a: (G, N, F).
+        b: (L, B, G, N).
+        c: (L, B, G, N).
+        d: (G, F) or None.
+    """
+
+    u: Tensor
+    delta: Tensor
+    a: Tensor
+    b: Tensor
+    c: Tensor
+    d: Tensor | None
+
+    @classmethod
+    def of(cls, u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor | None) -> _Sequences:
+        """Views of (B, L, E), (E, N), (B, L, G, N) and (E,); `a` and `d` in the type of sums."""
+        dtype, num_groups = _sum_type(u, delta, a, b, c, d), b.shape[2]
+        return cls(
+            _by_group(u, num_groups),
+            _by_group(delta, num_groups),
+            a.to(dtype).unflatten(0, (num_groups, -1)).transpose(1, 2),
+            b.transpose(0, 1),
+            c.transpose(0, 1),
+            None if d is None else d.to(dtype).view(num_groups, -1),
         )
-        self.states = a.new_empty(steps + 1, *shape)
-        self.is_folded = math.prod(shape) <= (_GPU if a.is_cuda else _CPU).folded_step
-        self._plans: dict[int, tuple[_Recurrence, _Recurrence | None]] = {}
 
-    def chunks(self) -> Iterator[tuple[int, slice]]:
-        """Number and steps of each chunk, in the order of the scan."""
-        length = len(self.u)
-        chunks = [
-            (index, slice(first, min(first + self.steps, length)))
-            for index, first in enumerate(range(0, length, self.steps))
-        ]
-        return reversed(chunks) if self.is_reversed else iter(chunks)
-
-    def plan(self, steps: int) -> tuple[_Recurrence, _Recurrence | None]:
-        """The recurrences of states and of their gradients, for a chunk of so many steps."""
-        if steps not in self._plans:
-            decay = self.decay[:steps]
-            adjoint = None
-            if len(self.gradient):
-                between = decay[:-1] if self.is_reversed else decay[1:]
-                adjoint = _Recurrence(self.gradient[:steps], between, self.space, not self.is_reversed, self.is_folded)
-            states = _Recurrence(self.states[: steps + 1], decay, self.space, self.is_reversed, self.is_folded)
-            self._plans[steps] = states, adjoint
-        return self._plans[steps]
-
-    def read(self, chunk: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """u, delta, b, c of a chunk, in the type of sums."""
-        return tuple(  # type: ignore[return-value]
-            x[chunk].to(self.a.dtype, memory_format=torch.contiguous_format).contiguous()
-            for x in (self.u, self.delta, self.b, self.c)
+    def part(self, part: _Part) -> _Sequences:
+        """Of some samples and channels; `a` is copied to lie in one piece."""
+        return _Sequences(
+            part.own(self.u),
+            part.own(self.delta),
+            self.a[part.groups, :, part.channels].contiguous(),
+            part.shared(self.b),
+            part.shared(self.c),
+            None if self.d is None else self.d[part.groups, part.channels],
         )
 
-    def run(self, chunk: slice, start: Tensor | None, u: Tensor, delta: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """States (T, ...) after each step of a chunk, and before it, given the one before the first (None: zero)."""
-        steps = len(u)
-        before, after = self.states[:steps], self.states[1 : steps + 1]
-        first = self.states[0]
-        if self.is_reversed:
-            before, after, first = after, before, self.states[steps]
-        if start is None:
-            first.zero_()
-        else:
-            first.copy_(start)
-        decay = self.decay[:steps]
-        torch.mul(delta, self.a, out=decay).exp_()
-        torch.mul(b, delta * u, out=after)
-        self.plan(steps)[0].run()
-        return after, before
+    def steps(self, steps: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(T, ...) of u, delta, b and c, contiguous and in the type of sums."""
+        u, delta, b, c = (x[steps].to(self.a.dtype).contiguous() for x in (self.u, self.delta, self.b, self.c))
+        return u, delta, b, c
 
 
-def _blocks(
-    u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor | None, is_reversed: bool, has_gradients: bool
-) -> Iterator[_Block]:
-    (batch_size, length, num_channels), (num_groups, num_states) = u.shape, b.shape[2:]
-    sizes = (num_groups, num_channels // num_groups)
-    tuning = _GPU if u.is_cuda else _CPU
-    steps = min(_steps_of_chunk(a), length)
-    a = _grouped_a(a, num_groups, _sum_type(u, delta, a, b, c, d))
-    inputs = (
-        *(x.unflatten(2, sizes).transpose(0, 1).unsqueeze(3) for x in (u, delta)),
-        *(x.transpose(0, 1).unsqueeze(4) for x in (b, c)),
-    )
-    channels = min(sizes[1], max(1, tuning.largest_step // num_states))
-    groups = min(num_groups, max(1, tuning.largest_step // (num_states * channels)))
-    samples = min(batch_size, max(1, tuning.buffer // (steps * num_states * channels * groups)))
-    for part in itertools.product(
-        _slices(batch_size, samples), _slices(num_groups, groups), _slices(sizes[1], channels)
-    ):
-        yield _Block(inputs, a, part, steps, is_reversed, has_gradients)  # type: ignore[arg-type]
+def _by_group(x: Tensor, num_groups: int) -> Tensor:
+    """(B, L, E) -> (L, B, G, F), a view."""
+    return x.unflatten(2, (num_groups, -1)).transpose(0, 1)
+
+
+class _Part(NamedTuple):
+    """Samples and channels that are computed together: slices of the batch, the groups, and the channels of a group."""
+
+    samples: slice
+    groups: slice
+    channels: slice
+
+    def own(self, x: Tensor) -> Tensor:
+        """A view of (L, B, G, F)."""
+        return x[:, self.samples, self.groups, self.channels]
+
+    def shared(self, x: Tensor) -> Tensor:
+        """A view of (L, B, G, N)."""
+        return x[:, self.samples, self.groups]
+
+    def states(self, x: Tensor) -> Tensor:
+        """A view of (..., B, G, N, F)."""
+        return x[..., self.samples, self.groups, :, self.channels]
+
+
+def _parts(sequences: _Sequences, steps: int) -> list[_Part]:
+    num_states, (_, batch_size, num_groups, num_channels) = sequences.a.shape[1], sequences.u.shape
+    tuning = _tuning(sequences.a)
+    channels = max(1, min(num_channels, tuning.largest_step // num_states))
+    groups = max(1, min(num_groups, tuning.largest_step // (num_states * channels)))
+    samples = max(1, min(batch_size, tuning.chunk // (steps * num_states * channels * groups)))
+    slices = _slices(batch_size, samples), _slices(num_groups, groups), _slices(num_channels, channels)
+    return [_Part(*part) for part in itertools.product(*slices)]
 
 
 def _slices(size: int, most: int) -> list[slice]:
-    """Cut into equal parts, none larger than `most`."""
+    """Cut into parts of one size, but for the last, which may be smaller; none is larger than `most`."""
     part = -(-size // -(-size // most))
     return [slice(first, min(first + part, size)) for first in range(0, size, part)]
 
 
-def _grouped_a(a: Tensor, num_groups: int, dtype: torch.dtype) -> Tensor:
-    """(E, N) -> (G, N, F)."""
-    return a.to(dtype).unflatten(0, (num_groups, -1)).transpose(1, 2)
+def _chunks(length: int, steps: int, is_reversed: bool) -> list[slice]:
+    """Steps of each chunk, in the order of the scan."""
+    chunks = [slice(first, min(first + steps, length)) for first in range(0, length, steps)]
+    return chunks[::-1] if is_reversed else chunks
+
+
+def _contract(rows: Tensor, states: Tensor) -> Tensor:
+    """(T, B, G, X), (T, B, G, X, Y) -> (T, B, G, Y), summed over X."""
+    return torch.bmm(rows.flatten(0, 2).unsqueeze(1), states.flatten(0, 2)).view(*states.shape[:3], -1)
 
 
 @torch.library.custom_op("repro_models::selective_scan", mutates_args=())
@@ -255,27 +310,34 @@ def _scan(
     is_reversed: bool,
     keeps_starts: bool,
 ) -> tuple[Tensor, Tensor]:
-    """y (B, L, E), and the state before each chunk (chunks, B, G, N, F), none unless kept."""
+    """The outputs (B, L, E), and the state before each chunk (chunks, B, G, N, F), none unless kept."""
+    y, starts = _empty_outputs(u, delta, a, b, c, d, keeps_starts)
+    sequences, y_by_group = _Sequences.of(u, delta, a, b, c, d), _by_group(y, b.shape[2])
+    memory: dict[tuple[int, ...], _Chunk] = {}
+    length, num_steps = u.shape[1], _steps_of_chunk(a)
     with torch.autocast(u.device.type, enabled=False):
-        y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
-        starts = _empty_starts(u, delta, a, b, c, d, keeps_starts)
-        y_out = y.unflatten(2, (b.shape[2], -1)).transpose(0, 1)
-        direct = None if d is None else d.to(_sum_type(u, delta, a, b, c, d)).view(b.shape[2], 1, -1)
-        for block in _blocks(u, delta, a, b, c, d, is_reversed, has_gradients=False):
-            samples, groups, channels = block.part
-            state = None
-            for index, chunk in block.chunks():
+        for part in _parts(sequences, min(num_steps, length)):
+            inputs, outputs, kept = sequences.part(part), part.own(y_by_group), part.states(starts)
+            state = inputs.a.new_zeros(inputs.u.shape[1], *inputs.a.shape)
+            for index, steps in enumerate(_chunks(length, num_steps, is_reversed)):
+                u_rows, delta_rows, b_rows, c_rows = inputs.steps(steps)
+                chunk = _memory(memory, (len(u_rows), *state.shape), is_reversed, False, state)
+                chunk.start.copy_(state)
                 if keeps_starts:
-                    kept = starts[index, samples, groups, :, channels]
-                    kept.zero_() if state is None else kept.copy_(state)
-                u_part, delta_part, b_part, c_part = block.read(chunk)
-                after, _ = block.run(chunk, state, u_part, delta_part, b_part)
-                state = (after[0] if is_reversed else after[-1]).clone()
-                result = c_part.transpose(3, 4) @ after
-                if direct is not None:
-                    result.addcmul_(direct[groups, :, channels], u_part)
-                y_out[chunk, samples, groups, channels] = result.squeeze(3).to(y.dtype)
-        return y, starts
+                    kept[index] = state
+                chunk.fill(delta_rows, inputs.a, b_rows, delta_rows * u_rows)
+                state = chunk.end
+                result = _contract(c_rows, chunk.after)
+                outputs[steps] = result if inputs.d is None else result.addcmul_(inputs.d, u_rows)
+    return y, starts
+
+
+def _memory(
+    memory: dict[tuple[int, ...], _Chunk], sizes: tuple[int, ...], is_reversed: bool, has_gradients: bool, like: Tensor
+) -> _Chunk:
+    if sizes not in memory:
+        memory[sizes] = _Chunk(sizes, is_reversed, has_gradients, like)
+    return memory[sizes]
 
 
 @_scan.register_fake
@@ -289,22 +351,21 @@ def _(
     is_reversed: bool,
     keeps_starts: bool,
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty(u.shape, dtype=u.dtype, device=u.device), _empty_starts(u, delta, a, b, c, d, keeps_starts)
+    return _empty_outputs(u, delta, a, b, c, d, keeps_starts)
 
 
-def _empty_starts(
+def _empty_outputs(
     u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor | None, keeps_starts: bool
-) -> Tensor:
-    steps = _steps_of_chunk(a)
+) -> tuple[Tensor, Tensor]:
+    steps, (num_groups, num_states) = _steps_of_chunk(a), b.shape[2:]
     num_chunks = (u.shape[1] + steps - 1) // steps if keeps_starts else 0
-    (num_groups, num_states), dtype = b.shape[2:], _sum_type(u, delta, a, b, c, d)
     shape = (num_chunks, u.shape[0], num_groups, num_states, u.shape[2] // num_groups)
-    return torch.empty(shape, dtype=dtype, device=u.device)
+    return u.new_empty(u.shape), u.new_empty(shape, dtype=_sum_type(u, delta, a, b, c, d))
 
 
 @torch.library.custom_op("repro_models::selective_scan_backward", mutates_args=())
 def _scan_backward(
-    gradient: Tensor,
+    dy: Tensor,
     u: Tensor,
     delta: Tensor,
     a: Tensor,
@@ -315,60 +376,48 @@ def _scan_backward(
     is_reversed: bool,
 ) -> list[Tensor]:
     """Gradients of u, delta, a, b, c and, if it is there, d."""
+    sequences, num_groups, dtype = _Sequences.of(u, delta, a, b, c, d), b.shape[2], starts.dtype
+    du, ddelta = u.new_empty(u.shape), delta.new_empty(delta.shape)
+    # Parts add up: samples in those of a and d, channels in those of b and c.
+    db, dc = (starts.new_zeros(x.shape) for x in (b, c))
+    da, dd = starts.new_zeros(sequences.a.shape), starts.new_zeros(num_groups, u.shape[2] // num_groups)
+    memory: dict[tuple[int, ...], _Chunk] = {}
+    length, num_steps = u.shape[1], _steps_of_chunk(a)
     with torch.autocast(u.device.type, enabled=False):
-        dtype, num_groups = starts.dtype, b.shape[2]
-        results = _empty_gradients(u, delta, a, b, c, d)
-        sizes = (num_groups, u.shape[2] // num_groups)
-        du, ddelta = (x.unflatten(2, sizes).transpose(0, 1) for x in results[:2])
-        da = torch.zeros(num_groups, a.shape[1], sizes[1], dtype=dtype, device=u.device)
-        # Channels that share b and c and are computed one part after the other add to the same sums.
-        db, dc = (torch.zeros(x.shape, dtype=dtype, device=u.device).transpose(0, 1) for x in (b, c))
-        direct = torch.zeros(sizes, dtype=dtype, device=u.device) if d is None else d.to(dtype).view(sizes)
-        dd = torch.zeros_like(direct)
-        dy = gradient.unflatten(2, sizes).transpose(0, 1).unsqueeze(3)
-        for block in _blocks(u, delta, a, b, c, d, is_reversed, has_gradients=True):
-            samples, groups, channels = block.part
+        for part in _parts(sequences, min(num_steps, length)):
+            inputs, kept = sequences.part(part), part.states(starts)
+            dy_part, du_part, ddelta_part = (part.own(_by_group(x, num_groups)) for x in (dy, du, ddelta))
+            db_part, dc_part = (part.shared(x.transpose(0, 1)) for x in (db, dc))
             carried = None
-            for index, chunk in reversed(list(block.chunks())):
-                u_part, delta_part, b_part, c_part = block.read(chunk)
-                dy_part = dy[chunk, samples, groups, :, channels].to(dtype).contiguous()
-                start = starts[index, samples, groups, :, channels]
-                after, before = block.run(chunk, start, u_part, delta_part, b_part)
-                dc[chunk, samples, groups] += (after @ dy_part.transpose(3, 4)).squeeze(4)
-                steps = len(u_part)
-                g, decay = block.gradient[:steps], block.decay[:steps]
-                torch.mul(c_part, dy_part, out=g)
-                if carried is not None:
-                    (g[0] if is_reversed else g[-1]).add_(carried)
-                _, adjoint = block.plan(steps)
-                assert adjoint is not None
-                adjoint.run()
-                db[chunk, samples, groups] += (g @ (delta_part * u_part).transpose(3, 4)).squeeze(4)
-                dinput = b_part.transpose(3, 4) @ g
-                decay.mul_(g)
-                carried = (decay[-1] if is_reversed else decay[0]).clone()
-                decay.mul_(before)  # now the gradient of delta A
-                torch.mul(decay, block.a, out=g)
-                ddelta_part = g.sum(3, keepdim=True).addcmul_(dinput, u_part)
-                ddelta[chunk, samples, groups, channels] = ddelta_part.squeeze(3).to(ddelta.dtype)
-                da[groups, :, channels] += decay.mul_(delta_part).sum((0, 1))
-                du_part = dinput.mul_(delta_part).addcmul_(dy_part, direct[groups, channels].unsqueeze(1))
-                du[chunk, samples, groups, channels] = du_part.squeeze(3).to(du.dtype)
-                if d is not None:
-                    dd[groups, channels] += (dy_part * u_part).sum((0, 1)).squeeze(1)
-        sums = [da.transpose(1, 2).flatten(0, 1), db.transpose(0, 1), dc.transpose(0, 1), dd.flatten()]
-        for result, total in zip(results[2:], sums, strict=False):
-            result.copy_(total)
-        return results
-
-
-def _empty_gradients(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor | None) -> list[Tensor]:
-    return [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (u, delta, a, b, c, d) if x is not None]
+            for index, steps in reversed(list(enumerate(_chunks(length, num_steps, is_reversed)))):
+                u_rows, delta_rows, b_rows, c_rows = inputs.steps(steps)
+                dy_rows, input_rows = dy_part[steps].to(dtype).contiguous(), delta_rows * u_rows
+                sizes = (*dy_rows.shape[:3], *inputs.a.shape[1:])
+                chunk = _memory(memory, sizes, is_reversed, True, starts)
+                chunk.start.copy_(kept[index])
+                chunk.fill(delta_rows, inputs.a, b_rows, input_rows)
+                dc_part[steps] += _contract(dy_rows, chunk.after.transpose(3, 4))
+                chunk.fill_gradient(c_rows, dy_rows, carried)
+                db_part[steps] += _contract(input_rows, chunk.gradient.transpose(3, 4))
+                dinput_rows = _contract(b_rows, chunk.gradient)
+                carried = chunk.first_decay * chunk.first_gradient
+                dexponent = chunk.decay.mul_(chunk.gradient).mul_(chunk.before)
+                ddelta_rows = torch.mul(dexponent, inputs.a, out=chunk.gradient).sum(3).addcmul_(dinput_rows, u_rows)
+                ddelta_part[steps] = ddelta_rows
+                da[part.groups, :, part.channels] += dexponent.mul_(delta_rows.unsqueeze(3)).sum((0, 1))
+                du_rows = dinput_rows.mul_(delta_rows)
+                if inputs.d is not None:
+                    du_rows.addcmul_(dy_rows, inputs.d)
+                    dd[part.groups, part.channels] += (dy_rows * u_rows).sum((0, 1))
+                du_part[steps] = du_rows
+    da = da.transpose(1, 2).reshape(a.shape)
+    gradients = [du, ddelta, da.to(a.dtype), db.to(b.dtype), dc.to(c.dtype)]
+    return gradients if d is None else [*gradients, dd.view(-1).to(d.dtype)]
 
 
 @_scan_backward.register_fake
 def _(
-    gradient: Tensor,
+    dy: Tensor,
     u: Tensor,
     delta: Tensor,
     a: Tensor,
@@ -378,24 +427,22 @@ def _(
     starts: Tensor,
     is_reversed: bool,
 ) -> list[Tensor]:
-    return _empty_gradients(u, delta, a, b, c, d)
+    return [x.new_empty(x.shape) for x in (u, delta, a, b, c, d) if x is not None]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, is_reversed, _ = inputs
+    *tensors, ctx.is_reversed, _ = inputs
     ctx.save_for_backward(*tensors, output[1])
-    ctx.is_reversed = is_reversed
     ctx.mark_non_differentiable(output[1])
 
 
-def _differentiate(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    *tensors, starts = ctx.saved_tensors
-    gradients = _scan_backward(gradient, *tensors, starts, ctx.is_reversed)
+def _differentiate(ctx: Any, dy: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    gradients = _scan_backward(dy, *ctx.saved_tensors, ctx.is_reversed)
     return (*gradients, *[None] * (8 - len(gradients)))
 
 
 def _refuse(*_: Any) -> None:
-    raise NotImplementedError("selective_scan has first derivatives only: call backward without create_graph=True")
+    raise NotImplementedError("selective_scan has first derivatives only; take them without create_graph=True")
 
 
 _scan.register_autograd(_differentiate, setup_context=_keep)
