@@ -56,10 +56,13 @@ _COUNTED = "counted in the authors' code"
 VARIANTS = {
     "lits": Variant(Config(), Problem(spatial_dims=3, in_channels=1, num_classes=3), 5_015_766, _COUNTED),
     "montgomery_shenzhen": Variant(Config(), Problem(2, 3, 3), 5_011_798, _COUNTED),
-    "small": Variant(Config(base_features=8), Problem(3, 1, 2), 381_813, f"{_COUNTED}, the defaults of its class"),
+    "class_defaults": Variant(
+        Config(base_features=8), Problem(3, 1, 2), 381_813, f"{_COUNTED}, the defaults of its class"
+    ),
     "reference_small": Variant(
         Config(base_features=8, encoder_blocks=(1, 1, 1, 1)), Problem(3, 2, 5), 129_929, _COUNTED
     ),
+    "small": Variant(Config(base_features=8, encoder_blocks=(1, 1, 1, 1)), Problem(3, 1, 5), None, "ours"),
     "tiny": Variant(
         Config(base_features=8, encoder_blocks=(1, 1), decoder_blocks=(1,)), Problem(3, 1, 3), None, "ours"
     ),
