@@ -68,6 +68,17 @@ class GraphProblem:
 
 
 @dataclass(frozen=True)
+class SequenceProblem:
+    """What sequences ask of a network that says of every token what comes next.
+
+    Attributes:
+        vocabulary_size: how many tokens there are.
+    """
+
+    vocabulary_size: int
+
+
+@dataclass(frozen=True)
 class Variant:
     """A size of an architecture.
 
@@ -82,7 +93,7 @@ class Variant:
     """
 
     config: Any
-    problem: Problem | GraphProblem
+    problem: Problem | GraphProblem | SequenceProblem
     num_parameters: int | None
     source: str
     size: tuple[int, ...] | None = None
@@ -191,5 +202,5 @@ class Constraints:
                 )
 
 
-# Of networks whose input is no grid of pixels or voxels.
+# Of networks whose input is no grid of pixels or voxels: nodes of a graph, or tokens of a sequence.
 NO_GRID = Constraints(spatial_dims=(), divisor=lambda config: 1, smallest_side=lambda config: 1)
