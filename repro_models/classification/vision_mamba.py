@@ -4,9 +4,9 @@ Figure 2: an image becomes a sequence of patches with learned positions and a cl
 sequence in both directions; the class token gives the class.
 
 Differs:
-    - The projections of a block, in and out, are shared by both directions, and the sum of these is halved: the authors'
-      code ("v2") and the published counts. A form of theirs with two blocks, one a direction, is in no released model
-      and not here.
+    - The projections of a block, in and out, are shared by both directions, and the sum of these is halved, as in the
+      authors' code ("v2") and the published counts. A form of theirs with two blocks, one a direction, is in no
+      released model and not here.
     - B is discretised as in the authors' code, see `repro_models/blocks/selective_scan.py`.
     - The step sizes of both directions start between 0.001 and 0.1. In the authors' code those of the backward one keep
       the start of an ordinary linear layer and are near 0.69.
@@ -164,7 +164,7 @@ class VisionMamba(nn.Module):
         self.head = nn.Linear(hidden, problem.num_classes)
         init_by_fan_in(self.embedding, gain=1.0)
         for parameter in (self.class_token, self.positions, self.head.weight):
-            nn.init.trunc_normal_(parameter, std=_DEVIATION)
+            nn.init.normal_(parameter, std=_DEVIATION)
         nn.init.zeros_(self.head.bias)
         shrink_out_projections(self.blocks)
 
