@@ -54,7 +54,7 @@ class Settings:
         clip_norm: of the gradient.
     """
 
-    steps: int = 1000
+    steps: int = 600
     length: int = 128
     batch_size: int = 16
     learning_rate: float = 2e-3

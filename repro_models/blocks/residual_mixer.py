@@ -9,7 +9,6 @@ Shapes:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +41,13 @@ class ResidualMixer(nn.Module):
         return x + self.drop_path(self.mixer(self.norm(x.to(self.norm.weight.dtype))))
 
 
-def shrink_out_projections(blocks: Sequence[ResidualMixer]) -> None:
-    """Divide the last layer of every mixer by the root of their number: so many of them add up (the authors' code)."""
+def shrink_out_projections(blocks: nn.ModuleList) -> None:
+    """Divide the last layer of every mixer by the root of their number: so many of them add up (the authors' code).
+
+    Args:
+        blocks: a `ResidualMixer` each, changed in place.
+    """
     with torch.no_grad():
         for block in blocks:
+            assert isinstance(block, ResidualMixer)
             block.mixer.out_projection.weight.div_(math.sqrt(len(blocks)))

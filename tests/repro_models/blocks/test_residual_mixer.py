@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,7 +40,7 @@ def test_a_dropped_mixer_leaves_the_input() -> None:
 
 
 def test_out_projections_shrink_by_the_root_of_their_number() -> None:
-    blocks = [ResidualMixer(4, mamba(4)) for _ in range(9)]
+    blocks: Any = nn.ModuleList(ResidualMixer(4, mamba(4)) for _ in range(9))
     before = [block.mixer.out_projection.weight.clone() for block in blocks]
     shrink_out_projections(blocks)
     for block, weight in zip(blocks, before, strict=True):
