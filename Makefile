@@ -4,6 +4,9 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 INSTALLED := .venv/.installed
 
+# Tests that start no processes of their own: they run side by side, a core each.
+ON_ONE_CORE := $(addprefix tests/,contract docs golden parity repro_models)
+
 .PHONY: repro test lint ui bench clean
 
 repro: $(INSTALLED)  ## run the study of params.yaml and print its result
@@ -11,7 +14,8 @@ repro: $(INSTALLED)  ## run the study of params.yaml and print its result
 	repro show
 
 test: $(INSTALLED)  ## run all tests this machine can run
-	pytest
+	pytest --numprocesses auto --maxprocesses 8 $(ON_ONE_CORE); first=$$?; \
+	  pytest $(addprefix --ignore=,$(ON_ONE_CORE)) && exit $$first
 
 lint: $(INSTALLED)  ## style, types, import contracts
 	ruff check .

@@ -119,9 +119,9 @@ class Budget:
     """What every entry may spend.
 
     Attributes:
-        kind: whether `steps` or `minutes` ends a training.
+        kind: what ends a training: `steps`, `minutes`, or `cpu_minutes` of processor time.
         steps: optimiser steps of one training.
-        minutes: minutes of one training.
+        minutes: of one training.
         steps_per_epoch: steps between two validations (and checkpoints).
         validation_steps: batches of patches in one validation.
         early_stop_epochs: stop after so many epochs without a better validation score; 0 never stops.
@@ -130,7 +130,7 @@ class Budget:
         seeds: one training per seed and fold.
     """
 
-    kind: Literal["steps", "minutes"] = "steps"
+    kind: Literal["steps", "minutes", "cpu_minutes"] = "steps"
     steps: int = 250_000
     minutes: float = 60.0
     steps_per_epoch: int = 250

@@ -12,7 +12,8 @@ and, where it has a use for them,
 
     with_topology    `with_topology(config, strides, kernel_sizes) -> Config`: planning chooses its depth by the patch
     with_patch_size  `with_patch_size(config, patch_size) -> Config`: its weights are made for one size of image, and
-                     planning tells it the patch; without this, it takes every size that `CONSTRAINTS` allows
+                     planning tells it the patch, after the topology where it chooses that too; without this, it takes
+                     every size that `CONSTRAINTS` allows
     RECIPE           how the paper trains it
     EXPORT_REFUSAL   a sentence why `torch.export.export` cannot take the network in evaluation mode; without it, it can
     SEARCH_SPACE     fields of its `Config` that a search may vary: name -> `Range` or `Choice`; only such that leave

@@ -29,6 +29,10 @@ def tiny_graph_study(tmp_path_factory: pytest.TempPathFactory) -> TinyGraphStudy
     return make_tiny_graph_study(tmp_path_factory.mktemp("tiny_graph_study"))
 
 
+# Before torch is imported: the processes of `pytest --numprocesses` have a core each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 # A shell without job control starts what runs in the background deaf to Ctrl-C, and its children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -22,6 +22,7 @@ from pipelines.planning.precision import place
 from pipelines.preprocessing.shards import open_case
 
 _MAX_BATCH_SIZE = 16
+_MAX_BATCH_SIZE_CPU = 2
 
 
 def load_network(weights_path: Path) -> nn.Module:
@@ -58,12 +59,14 @@ class Prediction:
 
 
 def first_placement(device: str, plan: Plan, case_id: str) -> Placement:
-    """All on one device: patch by patch on the CPU, on a GPU as many as training took at once, up to 16."""
-    # What training did at once fits prediction, which keeps nothing for a backward pass.
+    """All on one device, as many patches at once as training took, up to 2 on the CPU and up to 16 on a GPU."""
+    # What training did at once fits prediction, which keeps nothing for a backward pass. A single small patch torch
+    # convolves on the CPU by a kernel that takes up to four times as long.
+    most = _MAX_BATCH_SIZE_CPU if device == "cpu" else _MAX_BATCH_SIZE
     return Placement(
         device=torch.device(device),
         sums_device=torch.device(device),
-        batch_size=1 if device == "cpu" else min(plan.batch_size, _MAX_BATCH_SIZE),
+        batch_size=min(plan.batch_size, most),
         subject=f"prediction of {case_id}",
     )
 

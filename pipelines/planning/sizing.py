@@ -59,7 +59,11 @@ def chosen_by_topology(architecture: ModuleType, config: Any, spacing_mm: Sequen
             if len(chosen.strides) == 1:
                 chosen = topology(spacing_mm, [max(side, least) for side in patch_size])
         return Candidate(
-            config=architecture.with_topology(config, chosen.strides, chosen.kernel_sizes),
+            config=_made_for(
+                architecture,
+                architecture.with_topology(config, chosen.strides, chosen.kernel_sizes),
+                chosen.patch_size,
+            ),
             patch_size=chosen.patch_size,
             divisor=chosen.divisor,
             smallest_side=(SMALLEST_EDGE,) * len(chosen.patch_size),

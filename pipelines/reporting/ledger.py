@@ -31,6 +31,8 @@ KEYS = (
     "date",
 )
 MAY_BE_NULL = frozenset({"published", "published_source"})
+# What a figure that is counted, not trained, does not have: all five are null or none is.
+OF_A_RUN = ("interval", "budget", "data", "seeds", "folds")
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference"
 _HEADER = """# Reproduction ledger
@@ -41,7 +43,8 @@ For each paper, the published figure beside ours, with everything needed to run 
 memory: `ours` is copied from the `ranking.json` of a finished run whose command, commit and machine stand in the row,
 and `published` from the place named as its source. A dash under `published` means that the paper gives no figure for
 this data and measure. A published figure that was reached with other data, folds or budget is no target; the columns
-`budget` and `data` say what ours was reached with.
+`budget` and `data` say what ours was reached with. What is counted and not trained, as parameters, is copied from what
+the command prints, and has a dash under `interval`, `budget`, `data`, `seeds` and `folds`.
 """
 
 
@@ -53,6 +56,11 @@ def read_rows(results_dir: Path) -> list[dict[str, Any]]:
     """
     rows = [_read_row(path) for path in sorted(results_dir.glob("*.json"))]
     return sorted(rows, key=lambda row: (row["architecture"], row["dataset"], row["measure"], row["date"]))
+
+
+def is_counted(row: dict[str, Any]) -> bool:
+    """Whether the figure of a row is counted on the network alone, without a run."""
+    return all(row.get(key) is None for key in OF_A_RUN)
 
 
 def ledger_markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -80,7 +88,8 @@ def _read_row(path: Path) -> dict[str, Any]:
         )
     if unknown := sorted(set(row) - set(KEYS)):
         raise ValueError(f"{path}: unknown keys {', '.join(unknown)}; a ledger row has {', '.join(KEYS)}")
-    if missing := [key for key in KEYS if row.get(key) is None and not (key in row and key in MAY_BE_NULL)]:
+    may_be_null = MAY_BE_NULL | set(OF_A_RUN) if is_counted(row) else MAY_BE_NULL
+    if missing := [key for key in KEYS if row.get(key) is None and not (key in row and key in may_be_null)]:
         raise ValueError(f"{path}: no value for {', '.join(missing)}; run the command and copy it from the report")
     if row["published"] is not None and row["published_source"] is None:
         raise ValueError(f"{path}: published is {row['published']} without published_source; name the table or figure")

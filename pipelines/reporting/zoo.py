@@ -19,7 +19,7 @@ from typing import Any
 
 from pipelines.atomic_files import write_text
 from pipelines.planning.count import count_operations, main_variant, num_parameters, usual_size
-from pipelines.reporting.ledger import read_rows
+from pipelines.reporting.ledger import is_counted, read_rows
 from repro_models import registry
 from repro_models.contract import GraphProblem, Problem, SequenceProblem, Variant
 
@@ -102,7 +102,7 @@ def page(costs: Costs) -> str:
         costs: name of an architecture to its cells of operations and memory.
     """
     latency = json.loads(LATENCY.read_text(encoding="utf-8")) if LATENCY.exists() else {}
-    ledger = read_rows(_LEDGER)
+    ledger = [row for row in read_rows(_LEDGER) if not is_counted(row)]
     goldens, parities = _tests_of("golden/test_*goldens.py"), _tests_of("parity/test_*.py")
     lines = [f"| {' | '.join(_COLUMNS)} |", f"|{' --- |' * len(_COLUMNS)}"]
     names = registry.names()

@@ -58,10 +58,15 @@ def describe_run(
             "batch_size": plan["batch_size"],
             **{key: _common([optimizer[field] for optimizer in optimizers]) for key, field in _OF_OPTIMIZER.items()},
             "schedule": plan["schedule"]["name"],
-            "budget": f"{plan['budget'][plan['budget']['kind']]} {plan['budget']['kind']}",
+            "budget": _budget(plan["budget"]),
         },
         tags={name: value for name, value in tags.items() if value},
     )
+
+
+def _budget(budget: dict[str, Any]) -> str:
+    amount = budget["steps" if budget["kind"] == "steps" else "minutes"]
+    return f"{amount} {budget['kind'].replace('cpu_minutes', 'minutes of processor time')}"
 
 
 def describe_model(model_dir: Path, source: str) -> RunDescription:

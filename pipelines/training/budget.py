@@ -1,13 +1,14 @@
-"""How long a training lasts, in steps or in minutes."""
+"""How long a training lasts: in steps, in minutes, or in minutes of processor time."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.training.early_stop import RULES
 
-KINDS = ("steps", "minutes")
+KINDS = ("steps", "minutes", "cpu_minutes")
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,10 @@ class TrainingBudget:
     """The end of a training.
 
     Args:
-        kind: `steps` or `minutes`; the other amount is not looked at.
+        kind: `steps`, `minutes` or `cpu_minutes`; the amount of the others is not looked at.
         steps: optimiser steps in all.
-        minutes: time in all, validation included, over all parts of an interrupted training.
+        minutes: time in all, validation included, over all parts of an interrupted training; of `cpu_minutes` what the
+            processors spent on the process of rank 0, all its threads together.
         steps_per_epoch: an epoch ends with a validation and a saved state.
         early_stop_epochs: how many epochs the rule looks back; 0 never stops early.
         early_stop_rule: see `pipelines.training.early_stop`.
@@ -38,7 +40,7 @@ class TrainingBudget:
             raise ValueError(f"budget kind {self.kind!r} is unknown; choose one of {', '.join(KINDS)}")
         if self.early_stop_rule not in RULES:
             raise ValueError(f"early_stop_rule {self.early_stop_rule!r} is unknown; choose one of {', '.join(RULES)}")
-        for name in (self.kind, "steps_per_epoch"):
+        for name in ("steps" if self.kind == "steps" else "minutes", "steps_per_epoch"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"budget {name} is {getattr(self, name)} but must be positive; correct the budget")
 
@@ -53,6 +55,10 @@ class TrainingBudget:
             early_stop_epochs=budget["early_stop_epochs"],
             early_stop_rule=budget.get("early_stop_rule", "score"),
         )
+
+    def clock_s(self) -> float:
+        """Seconds on the clock that the budget is told in, from any start; steps have the clock on the wall."""
+        return time.process_time() if self.kind == "cpu_minutes" else time.monotonic()
 
     @property
     def amount(self) -> float:
@@ -73,4 +79,4 @@ class TrainingBudget:
 
     def has_step(self, step: int) -> bool:
         """Whether `step`, counted from 0, can belong to the training, whatever the time."""
-        return self.kind == "minutes" or step < self.steps
+        return self.kind != "steps" or step < self.steps

@@ -48,7 +48,7 @@ class TrainingResult:
             `learning_rate` (of its last step), `seconds` (since the start of the training), and what the validation
             gave under `val_…` (rank 0 only).
         num_steps: optimiser steps done.
-        seconds: time taken, over all parts of an interrupted training.
+        seconds: time taken on the clock of the budget, over all parts of an interrupted training.
         stopped_early: whether the score had stopped improving before the budget was spent.
         kept_epoch: whose weights these are, from 0.
         rescues: what was done about a collapse, at most one (see `pipelines.training.collapse.rescue`).
@@ -137,7 +137,7 @@ def train(
         BatchPrefetch(load, limit.has_step) as batches,
         ProgressBar(description, limit, progress, task.score_name, is_shown=shows_progress and is_first) as bar,
     ):
-        started = time.monotonic() - progress.elapsed_s
+        started = limit.clock_s() - progress.elapsed_s
         while not progress.is_finished:
             step_started = time.monotonic()
             now = limit.progress(progress.step, progress.elapsed_s)
@@ -150,7 +150,7 @@ def train(
             loss, norm = take_step(task, model, batch, len(indices), torch_optimizer, clip_norm, device, world)
             # All ranks see the same loss, and the time of rank 0, so they all stop at the same step.
             loss, num_interrupted, elapsed_s = world.sum_numbers(
-                [loss / world.size, interruption.is_requested, is_first * (time.monotonic() - started)], device
+                [loss / world.size, interruption.is_requested, is_first * (limit.clock_s() - started)], device
             )
             check_finite(description, progress.step, loss, norm, learning_rate, batch, indices)
             progress.add_step(loss, time.monotonic() - step_started, elapsed_s)
@@ -173,7 +173,7 @@ def train(
                 is_lost = is_judged_now and has_collapsed(scores, task.score_name)
                 is_stale = is_over(limit.early_stop_rule, limit.early_stop_epochs, progress.best, losses)
                 # The others, who know no scores, wait here for the validation and take over its verdict.
-                elapsed_s = is_first * (time.monotonic() - started)
+                elapsed_s = is_first * (limit.clock_s() - started)
                 verdict = [is_first and is_stale and not is_lost, is_first and is_lost, interruption.is_requested]
                 num_stale, num_lost, num_interrupted, elapsed_s = world.sum_numbers([*verdict, elapsed_s], device)
                 is_spent = limit.is_spent(progress.step, elapsed_s)

@@ -20,6 +20,20 @@ from repro_models.blocks.selective_scan import selective_scan
 _SMALLEST_STEP, _LARGEST_STEP, _STEP_FLOOR = 1e-3, 1e-1, 1e-4
 
 
+def start_step_sizes(weight: Tensor, bias: Tensor) -> None:
+    """Draw a layer of step sizes, in place: they begin between 0.001 and 0.1, evenly on a logarithmic scale.
+
+    Args:
+        weight: (..., E, R).
+        bias: (..., E); softplus follows.
+    """
+    with torch.no_grad():
+        weight.uniform_(-(weight.shape[-1] ** -0.5), weight.shape[-1] ** -0.5)
+        steps = torch.empty_like(bias).uniform_(math.log(_SMALLEST_STEP), math.log(_LARGEST_STEP)).exp()
+        steps = steps.clamp(min=_STEP_FLOOR)
+        bias.copy_(steps + (-torch.expm1(-steps)).log())  # the inverse of softplus
+
+
 class StateSpace(nn.Module):
     """Causal depthwise convolution, SiLU, selective scan: (B, L, E) -> (B, L, E).
 
@@ -38,16 +52,7 @@ class StateSpace(nn.Module):
         self.step_size = nn.Linear(rank, channels)
         self.log_a = nn.Parameter(torch.arange(1, num_states + 1, dtype=torch.float32).log().repeat(channels, 1))
         self.d = nn.Parameter(torch.ones(channels))
-        self.reset_step_sizes()
-
-    def reset_step_sizes(self) -> None:
-        """Draw the layer of step sizes: they begin between 0.001 and 0.1, evenly on a logarithmic scale."""
-        weight, bias = self.step_size.weight, self.step_size.bias
-        nn.init.uniform_(weight, -(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5)
-        steps = torch.empty_like(bias).uniform_(math.log(_SMALLEST_STEP), math.log(_LARGEST_STEP)).exp()
-        steps = steps.clamp(min=_STEP_FLOOR)
-        with torch.no_grad():
-            bias.copy_(steps + (-torch.expm1(-steps)).log())  # the inverse of softplus
+        start_step_sizes(self.step_size.weight, self.step_size.bias)
 
     def forward(self, x: Tensor, is_reversed: bool = False) -> Tensor:
         """From the first step to the last; reversed from the last to the first, the result in the order of `x`."""
@@ -62,7 +67,7 @@ class StateSpace(nn.Module):
 
 
 class MambaMixer(nn.Module):
-    """(B, L, C) -> (B, L, C).
+    """(B, L, C) -> (B, L, C); steps may lie on several axes, where `scan` takes them so.
 
     Args:
         channels: C.
@@ -78,7 +83,7 @@ class MambaMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the steps of each sequence."""
-        x, gate = self.in_projection(x).chunk(2, dim=2)
+        x, gate = self.in_projection(x).chunk(2, dim=-1)
         return self.out_projection(self.scan(x) * functional.silu(gate))
 
 

@@ -16,7 +16,6 @@ Shapes:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +24,14 @@ from torch import Tensor, nn
 
 from repro_models.blocks.instance_norm import INSTANCE_NORM
 from repro_models.blocks.pointwise_conv import POINTWISE_CONV
+from repro_models.blocks.stage_topology import (
+    check_topology,
+    divisor,
+    doubling_features,
+    frozen,
+    per_axis,
+    smallest_side,
+)
 from repro_models.contract import Constraints, Paper, Problem, Variant
 
 PAPER = Paper(
@@ -34,7 +41,6 @@ PAPER = Paper(
     reference_code="https://github.com/MIC-DKFZ/nnUNet",
 )
 
-_MAX_FEATURES = {2: 512, 3: 320}
 _CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED_CONV: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _AVERAGE_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -70,17 +76,12 @@ def with_topology(
     config: Config, strides: Sequence[int | Sequence[int]], kernel_sizes: Sequence[int | Sequence[int]]
 ) -> Config:
     """`config` with the stages that a planner chose: one stride and one kernel size per stage."""
-
-    def frozen(stages: Sequence[int | Sequence[int]]) -> tuple[int | tuple[int, ...], ...]:
-        return tuple(stage if isinstance(stage, int) else tuple(stage) for stage in stages)
-
     return replace(config, strides=frozen(strides), kernel_sizes=frozen(kernel_sizes))
 
 
 def features_per_stage(config: Config, spatial_dims: int) -> list[int]:
     """Channels of every stage."""
-    limit = config.max_features or _MAX_FEATURES[spatial_dims]
-    return [min(config.base_features * 2**stage, limit) for stage in range(len(config.strides))]
+    return doubling_features(len(config.strides), spatial_dims, config.base_features, config.max_features)
 
 
 _RESIDUAL = Config(residual_blocks=(1, 3, 4, 6), num_conv_per_stage=1)
@@ -119,51 +120,11 @@ VARIANTS = {
 }
 
 
-def _divisor(config: Config) -> int | tuple[int, ...]:
-    per_axis = [stride for stride in config.strides if not isinstance(stride, int)]
-    if not per_axis:
-        return math.prod(stride for stride in config.strides if isinstance(stride, int))
-    spatial_dims = len(per_axis[0])
-    return tuple(
-        math.prod(stride if isinstance(stride, int) else stride[axis] for stride in config.strides)
-        for axis in range(spatial_dims)
-    )
-
-
-def _smallest_side(config: Config) -> int | tuple[int, ...]:
-    """Two voxels at the lowest stage on every pooled axis: instance normalisation needs more than one voxel."""
-    divisor = _divisor(config)
-    if isinstance(divisor, int):
-        return 2 * divisor
-    return tuple(2 * steps if steps > 1 else 1 for steps in divisor)
-
-
-CONSTRAINTS = Constraints(spatial_dims=(2, 3), divisor=_divisor, smallest_side=_smallest_side)
-
-
-def _per_axis(name: str, stages: Sequence[int | Sequence[int]], spatial_dims: int) -> list[tuple[int, ...]]:
-    """Strides or kernel sizes of all stages, one int per axis."""
-    spread = [(stage,) * spatial_dims if isinstance(stage, int) else tuple(stage) for stage in stages]
-    for stage in spread:
-        if len(stage) != spatial_dims:
-            raise ValueError(
-                f"{name}={stages}: {stage} has {len(stage)} entries, but the network is {spatial_dims}D; "
-                f"give one int, or {spatial_dims} of them, per stage"
-            )
-    return spread
-
-
-def _check_topology(strides: list[tuple[int, ...]], kernel_sizes: list[tuple[int, ...]]) -> None:
-    if len(strides) < 2 or len(strides) != len(kernel_sizes):
-        raise ValueError(
-            f"{len(strides)} strides and {len(kernel_sizes)} kernel sizes: give one of each per stage, "
-            "and at least two stages (an image side under 8 voxels is too small for nnU-Net; pad it)"
-        )
-    if set(strides[0]) != {1}:
-        raise ValueError(f"stride {strides[0]} of the first stage: must be 1, the output has the size of the input")
-    for kernel_size in kernel_sizes:
-        if any(side % 2 == 0 for side in kernel_size):
-            raise ValueError(f"kernel size {kernel_size}: sides must be odd, so that padding keeps the size")
+CONSTRAINTS = Constraints(
+    spatial_dims=(2, 3),
+    divisor=lambda config: divisor(config.strides),
+    smallest_side=lambda config: smallest_side(config.strides),
+)
 
 
 def _per_stage(residual_blocks: Sequence[int], num_stages: int) -> list[int]:
@@ -272,9 +233,9 @@ class UNet(nn.Module):
     def __init__(self, config: Config, problem: Problem) -> None:
         super().__init__()
         dims = problem.spatial_dims
-        strides = _per_axis("strides", config.strides, dims)
-        kernel_sizes = _per_axis("kernel_sizes", config.kernel_sizes, dims)
-        _check_topology(strides, kernel_sizes)
+        strides = per_axis("strides", config.strides, dims)
+        kernel_sizes = per_axis("kernel_sizes", config.kernel_sizes, dims)
+        check_topology(strides, kernel_sizes)
         features = features_per_stage(config, dims)
         slope, unstrided = config.negative_slope, (1,) * dims
 

@@ -113,8 +113,10 @@ VARIANTS = {
         141_816,
         "counted in a transcription of the authors' code",
     ),
-    # So few channels learn little where half of their values are dropped.
-    "small": Variant(Config(features=(8, 16, 32, 64, 128), dropout_probability=0.1), Problem(2, 1, 2), None, "ours"),
+    # The paper's form, without normalisation and with half of the values dropped, learns next to nothing in a minute.
+    "small": Variant(
+        Config(features=(8, 16, 32, 64, 128), dropout_probability=0.0, norm="instance"), Problem(2, 1, 2), None, "ours"
+    ),
     "tiny": Variant(Config(features=(4, 8, 16), dropout_probability=0.1), Problem(2, 1, 3), None, "ours"),
 }
 

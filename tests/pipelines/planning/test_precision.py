@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -45,6 +47,33 @@ def test_a_network_of_one_input_channel_computes_channels_last_throughout(spatia
         module.register_forward_hook(note)
     network(torch.zeros(2, 1, *(16,) * spatial_dims))
     assert others == []
+
+
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        (lambda: nn.ConvTranspose3d(64, 64, 7, stride=2, padding=3, groups=64), (4, 4, 4)),
+        (lambda: nn.Conv2d(64, 8, 1, stride=2), (8, 8)),
+    ],
+    ids=["transposed and depthwise", "strided, of side 1"],
+)
+def test_weights_get_the_gradient_of_double_precision_where_torchs_kernel_for_channels_last_errs(
+    make: Callable[[], nn.Module], size: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    network: Any = make()
+    exact: Any = copy.deepcopy(network).double()
+    network = place(network, torch.device("cpu"))
+    x = torch.randn(2, 64, *size)
+    x = x.to(memory_format={2: torch.channels_last, 3: torch.channels_last_3d}[len(size)])
+    expected = exact(x.double())
+    weights = torch.randn_like(expected)
+    expected.mul(weights).sum().backward()
+    for _ in range(3):  # what the kernel adds up lies in memory that others had before
+        torch.full((2**20,), 1e20)
+        network.zero_grad()
+        network(x).mul(weights.float()).sum().backward()
+        torch.testing.assert_close(network.weight.grad.double(), exact.weight.grad, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.gpu

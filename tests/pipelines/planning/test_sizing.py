@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,18 @@ def test_the_patch_is_the_first_that_fits(architecture: str, spatial_dims: int) 
         assert (chosen == third) is is_enough
         before = patches[: patches.index(chosen)]
         assert not before or of.step(before[-1], 2).gib > memory_gib
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_network_of_free_depth_that_is_made_for_one_size_is_told_both(spatial_dims: int) -> None:
+    side, num_stages = {2: (16, 3), 3: (8, 2)}[spatial_dims]
+    config = replace(registry.load("segmentation/u_mamba").VARIANTS["tiny"].config, features=(4, 64))
+    of = sizer("u_mamba", 1.0, spatial_dims, config=config)
+    chosen = of.set_patch((1.0,) * spatial_dims, (side,) * spatial_dims)
+    assert len(chosen.config.strides) == num_stages
+    assert chosen.config.image_size == chosen.patch_size == (side,) * spatial_dims
+    # A network with weights of another patch would refuse the step.
+    assert of.step(chosen, 2).gib > 0
 
 
 def test_a_larger_budget_never_makes_a_patch_smaller() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.reporting.ledger import KEYS, ledger_markdown, read_rows, write_ledger
+from pipelines.reporting.ledger import KEYS, OF_A_RUN, ledger_markdown, read_rows, write_ledger
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
@@ -52,6 +52,18 @@ def test_a_row_becomes_a_line_with_every_key(tmp_path):
 def test_a_figure_that_was_never_published_is_a_dash(tmp_path):
     write(tmp_path, "a.json", ROW | {"published": None, "published_source": None})
     assert "| mean Dice | – | – | 0.89 |" in ledger_markdown(read_rows(tmp_path))
+
+
+def test_a_counted_figure_has_dashes_where_a_run_has_its_budget(tmp_path):
+    write(tmp_path, "a.json", ROW | dict.fromkeys(OF_A_RUN))
+    assert "| 0.89 | – | – | – | – | – | one machine |" in ledger_markdown(read_rows(tmp_path))
+
+
+@pytest.mark.parametrize("key", OF_A_RUN)
+def test_a_run_without_one_of_its_keys_is_no_counted_figure(tmp_path, key):
+    write(tmp_path, "a.json", ROW | {key: None})
+    with pytest.raises(ValueError, match=f"no value for {key}"):
+        read_rows(tmp_path)
 
 
 def test_rows_are_sorted_by_architecture_and_date(tmp_path):

@@ -53,9 +53,12 @@ def test_a_plan_without_patches_tells_none() -> None:
     assert "patch_size" not in describe_run(plan, CASES, "d1", "data/graph").params
 
 
-def test_a_budget_of_minutes_is_told_in_minutes() -> None:
-    plan = PLAN | {"budget": {"kind": "minutes", "steps": 500, "minutes": 2.5}}
-    assert describe_run(plan, CASES, "d", "s").params["budget"] == "2.5 minutes"
+@pytest.mark.parametrize(
+    ("kind", "told"), [("minutes", "2.5 minutes"), ("cpu_minutes", "2.5 minutes of processor time")]
+)
+def test_a_budget_of_minutes_is_told_in_minutes(kind: str, told: str) -> None:
+    plan = PLAN | {"budget": {"kind": kind, "steps": 500, "minutes": 2.5}}
+    assert describe_run(plan, CASES, "d", "s").params["budget"] == told
 
 
 def test_the_data_are_told_by_the_content_of_the_cases() -> None:

@@ -24,6 +24,8 @@ BUDGET: dict[str, Any] = {
         ("minutes", 10_000, 30, 0.25, False),
         ("minutes", 1, 120, 1, True),
         ("minutes", 1, 150, 1, True),
+        ("cpu_minutes", 10_000, 30, 0.25, False),
+        ("cpu_minutes", 1, 120, 1, True),
     ],
 )
 def test_progress_is_the_share_of_steps_or_of_time(
@@ -42,7 +44,7 @@ def test_only_a_budget_of_steps_knows_its_last_step() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "hours"}, "'hours' is unknown; choose one of steps, minutes"),
+        ({"kind": "hours"}, "'hours' is unknown; choose one of steps, minutes, cpu_minutes"),
         ({"early_stop_rule": "luck"}, "'luck' is unknown; choose one of score, score_and_loss, mean_loss"),
         ({"steps": 0}, "steps is 0 but must be positive"),
         ({"kind": "minutes", "minutes": -1}, "minutes is -1 but must be positive"),

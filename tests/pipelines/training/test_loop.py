@@ -248,22 +248,29 @@ def test_a_stop_in_the_last_epoch_is_not_early(tmp_path: Path) -> None:
     assert not fit(FakeTask(scores=scores), tmp_path, steps=8, early_stop_epochs=1).stopped_early
 
 
-def test_minutes_end_a_training_in_the_middle_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "running"), [("minutes", "monotonic"), ("cpu_minutes", "process_time")])
+def test_minutes_end_a_training_in_the_middle_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, running: str
+) -> None:
     class Clock:
         now_s = 0.0
 
         def monotonic(self) -> float:
-            return self.now_s
+            return self.now_s if running == "monotonic" else 0.0
+
+        def process_time(self) -> float:
+            return self.now_s if running == "process_time" else 0.0
 
     clock = Clock()
     monkeypatch.setattr("pipelines.training.loop.time", clock)
+    monkeypatch.setattr("pipelines.training.budget.time", clock)
 
     class SlowTask(FakeTask):
         def loss_terms(self, *arguments: Any) -> Any:
             clock.now_s += 10
             return super().loss_terms(*arguments)
 
-    result = fit(SlowTask(), tmp_path, kind="minutes", minutes=1)
+    result = fit(SlowTask(), tmp_path, kind=kind, minutes=1)
     assert [(row["step"], row["seconds"]) for row in result.history] == [(4, 40), (6, 60)]
     assert [row["learning_rate"] for row in result.history] == pytest.approx([0.2, 0.2 * (1 / 3) ** 0.9])
     assert (result.num_steps, result.seconds) == (6, 60)
