@@ -65,9 +65,16 @@ def _parser() -> argparse.ArgumentParser:
         help="fields of the architecture's Config, as deep_supervision=true features=[32,64]",
     )
     count.add_argument("--channels", type=_above_zero, metavar="N", help="of the image, of a graph its features")
-    count.add_argument("--classes", type=_above_zero, metavar="N", help="background included")
+    count.add_argument(
+        "--classes",
+        type=_above_zero,
+        metavar="N",
+        help="background included, of sequences the tokens of the vocabulary",
+    )
     count.add_argument("--dims", type=int, choices=(2, 3), help="default: as many as --size has sides")
-    count.add_argument("--size", type=_sides, metavar="Y,X", help="sides of the image, two or three, as 256,256")
+    count.add_argument(
+        "--size", type=_sides, metavar="Y,X", help="sides of the image, as 256,256; or tokens of a sequence"
+    )
     count.add_argument("--json", action="store_true", help="everything as JSON")
     show = add("show", _show, "print the result table of a study and where its report is")
     show.add_argument("dataset", nargs="?", help="default: all data sets of params.yaml")
@@ -153,8 +160,8 @@ def _above_zero(text: str) -> int:
 
 def _sides(text: str) -> tuple[int, ...]:
     sides = tuple(int(side) for side in text.split(","))
-    if len(sides) not in (2, 3) or min(sides) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give two or three whole numbers above 0, as 256,256")
+    if len(sides) > 3 or min(sides) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give up to three whole numbers above 0, as 256,256")
     return sides
 
 

@@ -69,6 +69,17 @@ class GraphProblem:
 
 
 @dataclass(frozen=True)
+class SequenceProblem:
+    """What sequences ask of a network that says of every token what comes next.
+
+    Attributes:
+        vocabulary_size: how many tokens there are.
+    """
+
+    vocabulary_size: int
+
+
+@dataclass(frozen=True)
 class Variant:
     """A size of an architecture.
 
@@ -83,7 +94,7 @@ class Variant:
     """
 
     config: Any
-    problem: Problem | GraphProblem
+    problem: Problem | GraphProblem | SequenceProblem
     num_parameters: int | None
     source: str
     size: tuple[int, ...] | None = None
@@ -192,5 +203,5 @@ class Constraints:
                 )
 
 
-# Of networks whose input is no grid of pixels or voxels.
+# Of networks whose input is no grid of pixels or voxels: nodes of a graph, or tokens of a sequence.
 NO_GRID = Constraints(spatial_dims=(), divisor=lambda config: 1, smallest_side=lambda config: 1)

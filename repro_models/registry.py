@@ -57,8 +57,21 @@ def load(name: str) -> ModuleType:
     return importlib.import_module("repro_models." + name.replace("/", "."))
 
 
+def families() -> list[str]:
+    """All families, sorted."""
+    return sorted({name.split("/")[0] for name in names()})
+
+
 def _unknown(name: str, near: list[str]) -> UnknownArchitectureError:
+    family, stem = name.split("/")[0], name.split("/")[-1]
+    of_that_stem = [each for each in names() if each.split("/")[1] == stem]
+    elsewhere = [each for each in of_that_stem if not each.startswith(f"{family}/")]
+    if elsewhere and family in families():
+        return UnknownArchitectureError(
+            f"unknown architecture {name!r}: {elsewhere[0]} is of another family, and a study has networks of one; "
+            f"`repro models` lists those of {family}"
+        )
     return UnknownArchitectureError(
         f"unknown architecture {name!r}: an architecture is a file repro_models/<family>/<name>.py; "
-        f"did you mean {', '.join(near)}? `repro models` lists all"
+        f"did you mean {', '.join(of_that_stem or near)}? `repro models` lists all"
     )

@@ -1,8 +1,8 @@
 """Parameters, multiply-accumulate operations and output shapes of a network, counted without weights or arithmetic.
 
 Operations are those that `torch.utils.flop_counter` counts, halved: convolutions, matrix products and attention of one
-image in evaluation mode. Networks are built and run under fake tensors, so one of hundreds of millions of parameters
-takes no more memory than a small one.
+image, or of one sequence of tokens, in evaluation mode. Networks are built and run under fake tensors, so one of
+hundreds of millions of parameters takes no more memory than a small one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ import yaml
 from pipelines.planning.overrides import check_keys, is_of
 from pipelines.planning.plan import as_tuples
 from repro_models import registry
-from repro_models.contract import GraphProblem, IllegalSizeError, Problem, SupervisedLogits, Variant
+from repro_models.contract import GraphProblem, IllegalSizeError, Problem, SequenceProblem, SupervisedLogits, Variant
 
 if typing.TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 # Sides of an image where neither the user nor the variant says them.
 _USUAL_SIDE = {2: 256, 3: 96}
 _LARGEST_SIDE = 1025
+# Tokens of a sequence where the user does not say them.
+_USUAL_LENGTH = 256
 # One value per channel has no deviation: normalisations train on two images.
 _TRAINING_BATCH = 2
 
@@ -62,12 +64,12 @@ class Count:
         variant: key of its `VARIANTS`, or None.
         network: fields of its `Config`.
         problem: fields of its problem.
-        size: sides of the image; None of networks whose input is no image, as all below it.
+        size: sides of the image, or the tokens of the sequence; None of networks of nodes, as `num_macs` and outputs.
         num_parameters: all of them.
         num_trainable_parameters: those that get a gradient.
-        num_macs: of one image in evaluation mode.
-        evaluation: outputs for one image in evaluation mode.
-        training: outputs for two images in training mode.
+        num_macs: of one image or sequence in evaluation mode.
+        evaluation: outputs for one of them in evaluation mode.
+        training: outputs for two of them in training mode.
     """
 
     architecture: str
@@ -89,13 +91,14 @@ class Count:
             f"  parameters: {self.num_parameters:,}, trainable {self.num_trainable_parameters:,}",
         ]
         if self.size is None:
-            return [*lines, "  operations and shapes: not counted, because its input is no image"]
+            return [*lines, "  operations and shapes: not counted, because its input is a graph"]
+        kind, unit = ("image", "") if "in_channels" in self.problem else ("sequence", " tokens")
         return [
             *lines,
-            f"  multiply-accumulates: {self.num_macs:,} for one image of {'x'.join(map(str, self.size))} "
+            f"  multiply-accumulates: {self.num_macs:,} for one {kind} of {'x'.join(map(str, self.size))}{unit} "
             "(convolutions, matrix products, attention)",
-            f"  output in evaluation mode, one image: {self.evaluation}",
-            f"  output in training mode, two images: {self.training}",
+            f"  output in evaluation mode, one {kind}: {self.evaluation}",
+            f"  output in training mode, two {kind}s: {self.training}",
         ]
 
 
@@ -116,13 +119,14 @@ def count(
         variant: key of its `VARIANTS`; None for the defaults of its `Config`.
         settings: fields of its `Config` that replace those, each as `field=value`.
         in_channels: image channels, of a graph the features of a node; None as published.
-        num_classes: None as published.
+        num_classes: of sequences the tokens of the vocabulary; None as published.
         spatial_dims: None for as many as `size` has sides, else as published.
-        size: sides of the image; None as published, else the one it is made for, else as `usual_size` says.
+        size: sides of the image; None as published, else the one it is made for, else as `usual_size` says. Of a
+            sequence its tokens, one number; None for 256.
 
     Raises:
         ValueError: an unknown architecture, variant or field, a value of another kind than the field's, dimensions
-            that the architecture does not serve, or sides it cannot take.
+            that the architecture does not serve, sides it cannot take, or what its input does not have.
     """
     name = registry.full_name(name)
     module = registry.load(name)
@@ -136,6 +140,10 @@ def count(
         changes = {"num_features": in_channels, "num_classes": num_classes}
         graph = dataclasses.replace(published.problem, **_given(changes))
         return _counted(name, variant, module, config, graph, None)
+    if isinstance(published.problem, SequenceProblem):
+        _check_tokens(name, in_channels, spatial_dims, size)
+        sequence = dataclasses.replace(published.problem, **_given({"vocabulary_size": num_classes}))
+        return _counted(name, variant, module, config, sequence, tuple(size or (_USUAL_LENGTH,)))
     dims = spatial_dims or (published.problem.spatial_dims if size is None else len(size))
     _check_dims(name, module, dims, size)
     changes = {"spatial_dims": dims, "in_channels": in_channels, "num_classes": num_classes}
@@ -195,7 +203,7 @@ def _made_for(module: ModuleType, config: Any, size: Sequence[int]) -> Any:
     return config
 
 
-def num_parameters(module: ModuleType, config: Any, problem: Problem | GraphProblem) -> int:
+def num_parameters(module: ModuleType, config: Any, problem: Problem | GraphProblem | SequenceProblem) -> int:
     """Parameters of an architecture's network, trainable or not."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -203,17 +211,17 @@ def num_parameters(module: ModuleType, config: Any, problem: Problem | GraphProb
         return sum(parameter.numel() for parameter in module.build(config, problem).parameters())
 
 
-def count_operations(module: ModuleType, config: Any, problem: Problem, size: Sequence[int]) -> int:
+def count_operations(module: ModuleType, config: Any, problem: Problem | SequenceProblem, size: Sequence[int]) -> int:
     """`num_macs` of an architecture's network, without its weights."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
-        return num_macs(module.build(config, problem), problem.in_channels, size)
+        return _evaluated(module.build(config, problem), problem, size)[1]
 
 
 def num_macs(network: nn.Module, in_channels: int, size: Sequence[int]) -> int:
     """Multiply-accumulate operations of one image in evaluation mode; runs under the modes that are on."""
-    return _evaluated(network, in_channels, size)[1]
+    return _evaluated(network, Problem(len(size), in_channels, 1), size)[1]
 
 
 def replaced(config: Any, settings: Sequence[str]) -> Any:
@@ -256,9 +264,22 @@ def _given(values: dict[str, int | None]) -> dict[str, Any]:
 def _check_dims(name: str, module: ModuleType, dims: int, size: Sequence[int] | None) -> None:
     served = module.CONSTRAINTS.spatial_dims
     if dims not in served:
-        raise ValueError(f"{name} does not serve {dims}D; it serves {' and '.join(f'{each}D' for each in served)}")
+        asked = f", as --size {','.join(map(str, size))} has it" if size is not None else ""
+        raise ValueError(
+            f"{name} does not serve {dims}D{asked}; it serves {' and '.join(f'{each}D' for each in served)}"
+        )
     if size is not None and len(size) != dims:
         raise ValueError(f"--size has {len(size)} sides, but --dims is {dims}; give {dims} sides")
+
+
+def _check_tokens(name: str, in_channels: int | None, spatial_dims: int | None, size: Sequence[int] | None) -> None:
+    if in_channels is not None or spatial_dims is not None:
+        raise ValueError(
+            f"{name} takes tokens, which have no channels and no dimensions; leave out --channels and --dims "
+            "(--classes is the vocabulary, --size the length of a sequence)"
+        )
+    if size is not None and len(size) != 1:
+        raise ValueError(f"--size has {len(size)} numbers, but {name} takes tokens in a row; give one, their number")
 
 
 def _takes(module: ModuleType, config: Any, size: Sequence[int]) -> bool:
@@ -281,7 +302,7 @@ def _counted(
     variant: str | None,
     module: ModuleType,
     config: Any,
-    problem: Problem | GraphProblem,
+    problem: Problem | GraphProblem | SequenceProblem,
     size: tuple[int, ...] | None,
 ) -> Count:
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -290,9 +311,9 @@ def _counted(
         network = module.build(config, problem)
         parameters = list(network.parameters())
         evaluation = macs = training = None
-        if size is not None and isinstance(problem, Problem):
-            evaluation, macs = _evaluated(network, problem.in_channels, size)
-            training = _trained(network, problem.in_channels, size)
+        if size is not None and not isinstance(problem, GraphProblem):
+            evaluation, macs = _evaluated(network, problem, size)
+            training = _trained(network, problem, size)
     return Count(
         architecture=name,
         variant=variant,
@@ -307,22 +328,30 @@ def _counted(
     )
 
 
-def _evaluated(network: nn.Module, in_channels: int, size: Sequence[int]) -> tuple[Outputs, int]:
+def _evaluated(network: nn.Module, problem: Problem | SequenceProblem, size: Sequence[int]) -> tuple[Outputs, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     device = next((parameter.device for parameter in network.parameters()), None)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), _written_out_attention(), counter:
-        outputs = _outputs(network.eval()(torch.empty(1, in_channels, *size, device=device)))
+        outputs = _outputs(network.eval()(_batch(problem, 1, size).to(device)))
     return outputs, counter.get_total_flops() // 2
 
 
-def _trained(network: nn.Module, in_channels: int, size: Sequence[int]) -> Outputs:
+def _trained(network: nn.Module, problem: Problem | SequenceProblem, size: Sequence[int]) -> Outputs:
     import torch
 
     with torch.no_grad():
-        return _outputs(network.train()(torch.empty(_TRAINING_BATCH, in_channels, *size)))
+        return _outputs(network.train()(_batch(problem, _TRAINING_BATCH, size)))
+
+
+def _batch(problem: Problem | SequenceProblem, batch_size: int, size: Sequence[int]) -> Tensor:
+    import torch
+
+    if isinstance(problem, SequenceProblem):
+        return torch.zeros(batch_size, *size, dtype=torch.int64)
+    return torch.empty(batch_size, problem.in_channels, *size)
 
 
 @contextmanager

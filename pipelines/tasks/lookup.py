@@ -6,6 +6,8 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
+from repro_models import registry
+
 
 def task_of(family: str) -> ModuleType:
     """Import the task of a family.
@@ -18,5 +20,6 @@ def task_of(family: str) -> ModuleType:
         path.stem for path in Path(__file__).parent.glob("*.py") if "_" not in path.stem and path.stem != "lookup"
     )
     if family not in known:
-        raise ValueError(f"family {family!r} is not known; params.yaml takes one of: {', '.join(known)}")
+        why = "has networks, but a study cannot train them yet" if family in registry.families() else "is not known"
+        raise ValueError(f"family {family!r} {why}; params.yaml takes one of: {', '.join(known)}")
     return importlib.import_module(f"pipelines.tasks.{family}")

@@ -79,6 +79,11 @@ def tensors(output: Any) -> Iterator[Tensor]:
             yield from tensors(part)
 
 
+def logits_shape(name: str, batch_size: int, num_classes: int, size: Sequence[int]) -> tuple[int, ...]:
+    """Of a class for every voxel; for classification, of one an image."""
+    return (batch_size, num_classes, *(() if name.startswith("classification/") else size))
+
+
 def loss_of(output: Any) -> Tensor:
     return torch.stack([tensor.square().mean() for tensor in tensors(output)]).sum()
 
@@ -90,6 +95,9 @@ def test_file_exports_the_contract(name: str) -> None:
     assert isinstance(architecture.PAPER, Paper)
     assert isinstance(architecture.CONSTRAINTS, Constraints)
     assert set(architecture.CONSTRAINTS.spatial_dims) <= {2, 3}
+    # Without dimensions there is a test of its own beside this one.
+    assert architecture.CONSTRAINTS.spatial_dims or name.startswith(("graph/", "sequence/"))
+    assert name.split("/")[0] in {"segmentation", "classification", "graph", "sequence"}
     assert dataclasses.is_dataclass(architecture.Config)
     assert architecture.Config.__dataclass_params__.frozen
     assert architecture.Config() == architecture.Config()
@@ -150,21 +158,18 @@ def test_output_is_finite_and_has_the_documented_shape(
     with torch.no_grad():
         output = network(image(size, 2, in_channels))
     assert all(tensor.isfinite().all() for tensor in tensors(output))
-    if name.startswith("segmentation/"):
-        assert isinstance(output, Tensor)
-        assert output.shape == (2, num_classes, *size)
+    assert isinstance(output, Tensor)
+    assert output.shape == logits_shape(name, 2, num_classes, size)
 
 
 @for_every_network
 def test_first_training_output_is_the_full_resolution_one(name: str, spatial_dims: int) -> None:
-    if not name.startswith("segmentation/"):
-        pytest.skip("only segmentation networks return a list by resolution")
     _, size = sides(name, spatial_dims)
     output = build(name, spatial_dims).train()(image(size))
     if isinstance(output, SupervisedLogits):
         assert len(output.logits) == len(output.weights)
         assert output.presence is None or output.presence.shape == (2, 2)
-    assert next(tensors(output)).shape == (2, 3, *size)
+    assert next(tensors(output)).shape == logits_shape(name, 2, 3, size)
 
 
 @for_every_network
@@ -184,7 +189,7 @@ def test_network_made_for_one_size_refuses_every_other(name: str, spatial_dims: 
     steps, smallest = sides(name, spatial_dims)
     larger = [side + step for side, step in zip(smallest, steps, strict=True)]
     network = build(name, spatial_dims, size=larger).eval()
-    assert network(image(larger)).shape[2:] == tuple(larger)
+    assert network(image(larger)).shape == logits_shape(name, 2, 3, larger)
     with pytest.raises(IllegalSizeError, match=rf"side {smallest[0]} of axis 0 must be {larger[0]}"):
         network(image(smallest))
 

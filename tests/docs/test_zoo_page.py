@@ -21,7 +21,7 @@ def test_the_page_is_what_its_sources_say() -> None:
     assert zoo.page(COSTS) == PAGE, "run `python -m pipelines.reporting.zoo --only`"
 
 
-@pytest.mark.parametrize("name", ["segmentation/unet_3d", "graph/gcn"])
+@pytest.mark.parametrize("name", ["segmentation/unet_3d", "graph/gcn", "classification/vision_mamba"])
 def test_what_is_counted_is_on_the_page(name: str) -> None:
     assert zoo.costs_of(name) == COSTS[name], f"run `python -m pipelines.reporting.zoo --only {name}`"
 

@@ -50,6 +50,27 @@ def test_an_unknown_name_is_told_with_the_near_ones(name: str, near: str) -> Non
     assert rest.endswith("? `repro models` lists all")
 
 
+@pytest.mark.parametrize("name", ["segmentation/mamba", "segmentation/sequence/mamba", "graph/mamba"])
+def test_a_network_of_another_family_is_told_as_such(name: str) -> None:
+    family = name.split("/")[0]
+    told = (
+        f"unknown architecture '{name}': sequence/mamba is of another family, .*`repro models` lists those of {family}$"
+    )
+    with pytest.raises(registry.UnknownArchitectureError, match=told):
+        registry.load(name)
+
+
+def test_a_name_with_its_own_family_twice_is_told_with_the_near_ones() -> None:
+    with pytest.raises(registry.UnknownArchitectureError, match="did you mean segmentation/unet"):
+        registry.load("segmentation/segmentation/unet")
+
+
+def test_families_are_the_folders_of_architectures() -> None:
+    assert registry.families() == sorted(registry.families())
+    assert {"classification", "graph", "segmentation", "sequence"} <= set(registry.families())
+    assert not {"blocks", "losses"} & set(registry.families())
+
+
 @pytest.mark.parametrize("module", ["repro_models", "repro_models.contract", "repro_models.registry"])
 def test_the_import_is_light(module: str) -> None:
     script = f"import sys, {module}; sys.exit(', '.join(n for n in {('torch', *HEAVY)!r} if n in sys.modules) or 0)"

@@ -131,6 +131,9 @@ def test_a_mistake_in_params_is_one_line(
     [
         ("sources", {"architectures": ["nnunett"]}, "did you mean segmentation/nnunet"),
         ("sources", {"family": "segmentaton"}, "unknown architecture 'segmentaton/nnunet'"),
+        ("sources", {"architectures": ["mamba"]}, "'segmentation/mamba': sequence/mamba is of another family"),
+        ("sources", {"architectures": ["vision_mamba"]}, "classification/vision_mamba is of another family"),
+        ("cases", {"family": "sequence"}, "family 'sequence' has networks, but a study cannot train them yet"),
         ("fingerprint", {"family": "segmentaton"}, "family 'segmentaton' is not known; params.yaml takes one of: "),
         ("cases", {"datasets": {DATASET: {"source": "nowhere"}}}, "nowhere: no such file or folder"),
         ("plan", {"budget": {"memory_gib": 1e-5}}, "budget.memory_gib is 1e-05, but for segmentation/nnunet"),

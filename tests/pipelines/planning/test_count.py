@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -107,6 +108,44 @@ def test_a_graph_s_network_has_parameters_only() -> None:
     assert (counted.size, counted.num_macs, counted.evaluation, counted.training) == (None,) * 4
     with pytest.raises(ValueError, match=r"nodes of a graph.*leave out --size"):
         count("gcn", size=(8, 8))
+
+
+def test_a_network_of_tokens_is_counted_at_a_length(capsys: pytest.CaptureFixture[str]) -> None:
+    counted = count("mamba", variant="tiny", num_classes=13, size=(6,))
+    assert counted.problem == {"vocabulary_size": 13}
+    assert (counted.evaluation, counted.training) == (Outputs(((1, 6, 13),)), Outputs(((2, 6, 13),)))
+    # Of 8 channels, 16 inner ones, 4 states, rank 1: in, convolution, selection, step sizes, out; then the head.
+    by_hand = 6 * (2 * (8 * 32 + 16 * 4 + 16 * 9 + 1 * 16 + 16 * 8) + 8 * 13)
+    assert counted.num_macs is not None
+    assert counted.num_macs >= by_hand  # and what the scan has of matrix products
+    main(["models", "count", "mamba", "--variant", "tiny", "--classes", "13", "--size", "6"])
+    lines = capsys.readouterr().out
+    assert "tiny: vocabulary_size 13" in lines
+    assert "for one sequence of 6 tokens" in lines
+    assert "two sequences: 2x6x13" in lines
+
+
+def test_a_network_of_tokens_has_a_usual_length() -> None:
+    assert count("mamba", variant="tiny").size == (256,)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"in_channels": 3}, "takes tokens, which have no channels.*leave out --channels"),
+        ({"spatial_dims": 2}, "no dimensions; leave out --channels and --dims"),
+        ({"size": (8, 8)}, "--size has 2 numbers, but sequence/mamba takes tokens in a row; give one"),
+    ],
+)
+def test_what_tokens_do_not_have_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        count("mamba", variant="tiny", **wrong)
+
+
+def test_a_network_of_one_class_an_image_gives_a_row_of_logits() -> None:
+    counted = count("vision_mamba", variant="tiny", num_classes=5)
+    assert counted.size == (8, 8)
+    assert (counted.evaluation, counted.training) == (Outputs(((1, 5),)), Outputs(((2, 5),)))
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,18 @@ class Statistics(nn.Module):
         return both.mean(-1) + x.mean((1, 2), keepdim=True) + torch.eye(2, 3).mean()
 
 
+class StepSizes(nn.Module):
+    """What a selective state space is made of, but for its scan."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(11)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps = functional.softplus(self.norm(x)).clamp(min=1e-4)
+        return functional.silu((-torch.expm1(-steps)).log() + steps.exp()).clamp(0, 1)
+
+
 class Attention(nn.Module):
     """What transformers are made of, on ten tokens of eleven channels."""
 
@@ -81,6 +93,7 @@ class Attention(nn.Module):
         Summed,
         Chosen,
         Attention,
+        StepSizes,
     ],
 )
 def test_shapes_are_those_of_a_real_run(make: Callable[[], nn.Module]) -> None:

@@ -24,6 +24,13 @@ def test_an_unknown_family_is_told_with_the_known_ones(family: str) -> None:
     assert str(error.value).startswith(f"family {family!r} is not known; params.yaml takes one of: graph, segmentation")
 
 
+@pytest.mark.parametrize("family", ["classification", "sequence"])
+def test_a_family_of_networks_without_a_task_is_told_as_such(family: str) -> None:
+    told = f"family '{family}' has networks, but a study cannot train them yet; params.yaml takes one of: graph, segm"
+    with pytest.raises(ValueError, match=told):
+        task_of(family)
+
+
 @pytest.mark.parametrize("family", ["graph", "segmentation"])
 def test_every_family_says_how_its_entries_are_compared(family: str) -> None:
     task = task_of(family)

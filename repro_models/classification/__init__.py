@@ -1,0 +1,1 @@
+"""Networks that give every image one class, one file each."""

@@ -1,0 +1,1 @@
+"""Networks that say of every token of a sequence what comes next, one file each."""
