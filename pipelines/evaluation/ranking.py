@@ -4,8 +4,8 @@ Rule:
     A case's score is the mean of the primary measure over its classes (NaN left out) for each seed, then the mean over
     seeds. An entry's score is the mean over the cases of the ranked split, with a 95 % bootstrap interval over
     patients. Only cases that every entry predicted are compared, so that none wins by easier cases (a reference row
-    does not narrow them). How far an entry is behind the first is the mean of the differences case by case, with an
-    interval of its own: entries meet on the same cases, and what makes a case hard cancels out.
+    does not narrow them). How far an entry is behind the first, or above the reference, is the mean of the differences
+    case by case, with an interval of its own: entries meet on the same cases, and what makes a case hard cancels out.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def ranking_rows(
         num_cases_left_out (predicted by this entry but not by all competing ones), score_per_seed {seed: mean},
         score_std_over_seeds (of a sample, over n - 1; None below two seeds),
         behind_first {difference, low, high} (positive: the first is better; None for the first itself),
+        above_reference (the same towards the reference row, positive where the entry is better; None for a reference,
+        and where there is none),
         test (None, or a dict with score, score_low, score_high, num_cases, num_patients, classes; None where the test
         split is the ranked one), then the keys of `info`.
 
@@ -76,7 +78,7 @@ def ranking_rows(
         row["num_cases_left_out"] = len(predicted[entry] - common)
         row["score_per_seed"] = per_seed = _score_per_seed(compared[entry], primary.key)
         row["score_std_over_seeds"] = statistics.stdev(per_seed.values()) if len(per_seed) > 1 else None
-        row["behind_first"] = None
+        row["behind_first"] = row["above_reference"] = None
         row["test"] = _summary(test, measures, num_samples, seed) if test else None
         table.append(row | dict(info[entry]))
     table.sort(key=lambda row: (math.isnan(row["score"]), -primary.sign * row["score"], row["entry"]))
@@ -87,7 +89,10 @@ def ranking_rows(
         first = competitors[0]["entry"]
         for row in table:
             if row["entry"] != first:
-                row["behind_first"] = _behind(compared[first], compared[row["entry"]], primary, num_samples, seed)
+                row["behind_first"] = _ahead(compared[first], compared[row["entry"]], primary, num_samples, seed)
+    references = [row["entry"] for row in table if row.get("is_reference", False)]
+    for row in competitors if references else []:
+        row["above_reference"] = _ahead(compared[row["entry"]], compared[references[0]], primary, num_samples, seed)
     return [_nan_to_none(row) for row in table]
 
 
@@ -123,11 +128,11 @@ def _summary(rows: Sequence[ScoreRow], measures: Sequence[Measure], num_samples:
     }
 
 
-def _behind(
-    first: Sequence[ScoreRow], other: Sequence[ScoreRow], measure: Measure, num_samples: int, seed: int
+def _ahead(
+    entry: Sequence[ScoreRow], other: Sequence[ScoreRow], measure: Measure, num_samples: int, seed: int
 ) -> dict[str, float]:
-    leading, following = case_means(first, measure.key), case_means(other, measure.key)
-    patients = {row["case_id"]: row["patient"] for row in first}
+    leading, following = case_means(entry, measure.key), case_means(other, measure.key)
+    patients = {row["case_id"]: row["patient"] for row in entry}
     cases = sorted(leading.keys() & following.keys())
     differences = [measure.sign * (leading[case] - following[case]) for case in cases]
     mean, low, high = bootstrap_interval(differences, [patients[case] for case in cases], num_samples, seed)

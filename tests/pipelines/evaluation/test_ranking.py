@@ -139,6 +139,24 @@ def test_how_far_behind_is_taken_case_by_case() -> None:
     assert second["score_low"] < first["score"] < second["score_high"]
 
 
+def test_how_far_above_the_reference_is_taken_case_by_case() -> None:
+    levels = {"a": 0.1, "b": 0.5, "c": 0.9}
+    results = {
+        "good": [_row(case, level + 0.05) for case, level in levels.items()],
+        "bad": [_row(case, level - 0.05) for case, level in levels.items()],
+        "base": [_row(case, level) for case, level in levels.items()],
+    }
+    good, base, bad = ranking_rows(results, {"good": {}, "bad": {}, "base": {"is_reference": True}})
+    assert base["above_reference"] is None
+    assert good["above_reference"] == pytest.approx({"difference": 0.05, "low": 0.05, "high": 0.05})
+    assert bad["above_reference"] == pytest.approx({"difference": -0.05, "low": -0.05, "high": -0.05})
+
+
+def test_without_a_reference_no_entry_is_above_one() -> None:
+    (row,) = ranking_rows({"net": [_row("a", 0.5)]}, {"net": {}})
+    assert row["above_reference"] is None
+
+
 def test_how_far_behind_leaves_out_cases_that_are_not_compared() -> None:
     results = {
         "first": [_row("a", 0.8), _row("only_here", 0.0)],
