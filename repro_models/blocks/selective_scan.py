@@ -44,9 +44,9 @@ class _Tuning:
 
 
 # States, decays and gradients of a chunk fit into 2 MiB, a processor's second-level cache.
-_CPU = _Tuning(chunk=2**17, largest_step=2**13, folded_step=2**11)
+_CPU = _Tuning(chunk=2**17, largest_step=2**14, folded_step=2**11)
 # Few and large launches; not yet timed on one.
-_GPU = _Tuning(chunk=2**22, largest_step=2**18, folded_step=2**20)
+_GPU = _Tuning(chunk=2**23, largest_step=2**18, folded_step=2**20)
 _FEWEST_STEPS, _FEWEST_FOLDED = 16, 8
 _Step = tuple[Tensor, Tensor, Tensor]
 
@@ -388,6 +388,7 @@ def _scan_backward(
             inputs, kept = sequences.part(part), part.states(starts)
             dy_part, du_part, ddelta_part = (part.own(_by_group(x, num_groups)) for x in (dy, du, ddelta))
             db_part, dc_part = (part.shared(x.transpose(0, 1)) for x in (db, dc))
+            da_part, dd_part = da[part.groups, :, part.channels], dd[part.groups, part.channels]
             carried = None
             for index, steps in reversed(list(enumerate(_chunks(length, num_steps, is_reversed)))):
                 u_rows, delta_rows, b_rows, c_rows = inputs.steps(steps)
@@ -396,19 +397,19 @@ def _scan_backward(
                 chunk = _memory(memory, sizes, is_reversed, True, starts)
                 chunk.start.copy_(kept[index])
                 chunk.fill(delta_rows, inputs.a, b_rows, input_rows)
-                dc_part[steps] += _contract(dy_rows, chunk.after.transpose(3, 4))
+                dc_part[steps].add_(_contract(dy_rows, chunk.after.transpose(3, 4)))
                 chunk.fill_gradient(c_rows, dy_rows, carried)
-                db_part[steps] += _contract(input_rows, chunk.gradient.transpose(3, 4))
+                db_part[steps].add_(_contract(input_rows, chunk.gradient.transpose(3, 4)))
                 dinput_rows = _contract(b_rows, chunk.gradient)
                 carried = chunk.first_decay * chunk.first_gradient
                 dexponent = chunk.decay.mul_(chunk.gradient).mul_(chunk.before)
                 ddelta_rows = torch.mul(dexponent, inputs.a, out=chunk.gradient).sum(3).addcmul_(dinput_rows, u_rows)
                 ddelta_part[steps] = ddelta_rows
-                da[part.groups, :, part.channels] += dexponent.mul_(delta_rows.unsqueeze(3)).sum((0, 1))
+                da_part.add_(dexponent.mul_(delta_rows.unsqueeze(3)).sum((0, 1)))
                 du_rows = dinput_rows.mul_(delta_rows)
                 if inputs.d is not None:
                     du_rows.addcmul_(dy_rows, inputs.d)
-                    dd[part.groups, part.channels] += (dy_rows * u_rows).sum((0, 1))
+                    dd_part.add_((dy_rows * u_rows).sum((0, 1)))
                 du_part[steps] = du_rows
     da = da.transpose(1, 2).reshape(a.shape)
     gradients = [du, ddelta, da.to(a.dtype), db.to(b.dtype), dc.to(c.dtype)]
