@@ -127,7 +127,7 @@ def scan_section(result: dict[str, Any]) -> Iterator[str]:
         f"## Selective scan\n\n`{result['command']}` at commit `{result['commit'][:12]}`; {machine['processor']}, "
         f"{machine['num_cores']} cores, torch {machine['torch']}, mambapy {machine['mambapy']}, transformers "
         f"{machine['transformers']}. Milliseconds, medians of {result['median_of']} interpreters, one torch thread "
-        f"where nothing else is said, float32, {result['num_states']} states of a channel. A ratio is theirs over ours, "
+        f"where nothing else is said, float32, {result['num_states']} states of a channel. Ratios are theirs to ours, "
         "forward and backward; the last column is by how much the process grew.\n"
     )
     lines = [

@@ -91,7 +91,8 @@ def indexing_loop(u: Any, delta: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
 
     decays = torch.einsum("ble,en->beln", delta, a).exp()
     entering = torch.einsum("ble,bln,ble->beln", delta, b, u)
-    state, outputs = 0, []
+    outputs: list[Any] = []
+    state: Any = 0
     for step in range(u.shape[1]):
         state = decays[:, :, step] * state + entering[:, :, step]
         outputs.append(torch.einsum("ben,bn->be", state, c[:, step]))
@@ -115,11 +116,11 @@ def transformers(u: Any, delta: Any, a: Any, b: Any, c: Any, d: Any, use_mambapy
     return mamba_selective_scan(u, delta, a, b, c, D=d, use_mambapy=use_mambapy).transpose(1, 2)
 
 
-def transformers_mambapy(*tensors: Any) -> Any:
+def transformers_mambapy(u: Any, delta: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     """Outputs (B, L, E)."""
     import mambapy.pscan  # noqa: F401 - without it transformers takes the loop and says nothing
 
-    return transformers(*tensors, use_mambapy=True)
+    return transformers(u, delta, a, b, c, d, use_mambapy=True)
 
 
 @dataclass(frozen=True)

@@ -275,6 +275,15 @@ def test_it_compiles_without_a_break_and_trains_as_before(backend: str) -> None:
         torch.testing.assert_close(x, y)
 
 
+def test_compiled_for_any_batch_and_length_it_does_not_compile_anew() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(selective_scan, backend="eager", fullgraph=True, dynamic=True)
+    compiled(*inputs_of((5, 40, 4, 3, 2), torch.float32))
+    others = inputs_of((7, 57, 4, 3, 2), torch.float32)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        torch.testing.assert_close(compiled(*others), selective_scan(*others))
+
+
 def test_an_exported_network_holds_it_as_one_operation_and_takes_any_length() -> None:
     network, x = Scan(4, 3), torch.randn(2, 40, 4)
     free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("steps")}
