@@ -272,7 +272,7 @@ def main() -> None:
     result = {
         "command": "python -m benchmarks.selective_scan",
         "commit": git_commit(),
-        "machine": machine() | versions,
+        "machine": {**machine(), **versions},
         "num_states": NUM_STATES,
         "median_of": ROUNDS,
         "limit_s": LIMIT_S,

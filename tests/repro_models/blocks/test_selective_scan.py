@@ -38,8 +38,9 @@ SIZES = [  # B, L, E, N, G
 
 @pytest.fixture(params=TUNINGS)
 def tuning(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if TUNINGS[request.param] is not None:
-        monkeypatch.setattr(module, "_CPU", module._Tuning(**TUNINGS[request.param]))
+    values = TUNINGS[request.param]
+    if values is not None:
+        monkeypatch.setattr(module, "_CPU", module._Tuning(**values))
     return request.param
 
 
