@@ -37,6 +37,7 @@ bench: $(INSTALLED)  ## run the benchmarks and write benchmarks/results/
 	python -m benchmarks.nnunet_training
 	python -m benchmarks.nnunet_inference
 	python -m benchmarks.mamba_tinyshakespeare
+	python -m benchmarks.selective_scan
 	python -m benchmarks.page
 	python -m benchmarks.zoo_latency
 	python -m pipelines.reporting.zoo

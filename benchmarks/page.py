@@ -76,7 +76,7 @@ def page() -> str:
             head = ["| work | unit | ours | nnunetv2 | ratio | goal |", "| --- | --- | --- | --- | --- | --- |"]
             parts.append("\n".join([*head, *lines]) + "\n")
         parts += [f"{remark}\n" for remark in remarks(result)]
-    return "\n".join([*parts, *_memory()])
+    return "\n".join([*parts, *_memory(), *_scan()])
 
 
 def _memory() -> Iterator[str]:
@@ -111,6 +111,38 @@ def _memory() -> Iterator[str]:
         ratios = [row[key] for row in rows.values()]
         within = sum(0.8 <= ratio <= 1.2 for ratio in ratios)
         yield f"Within 20 %, {what}: {within} of {len(ratios)} ({min(ratios):.2f} to {max(ratios):.2f}).\n"
+
+
+def _scan() -> Iterator[str]:
+    """Selective scans, ours beside others that need no compiler."""
+    path = RESULTS / "selective_scan.json"
+    if path.exists():
+        yield from scan_section(json.loads(path.read_text(encoding="utf-8")))
+
+
+def scan_section(result: dict[str, Any]) -> Iterator[str]:
+    """Of the page: what `benchmarks/selective_scan.py` found."""
+    machine = result["machine"]
+    yield (
+        f"## Selective scan\n\n`{result['command']}` at commit `{result['commit'][:12]}`; {machine['processor']}, "
+        f"{machine['num_cores']} cores, torch {machine['torch']}, mambapy {machine['mambapy']}, transformers "
+        f"{machine['transformers']}. Milliseconds, medians of {result['median_of']} interpreters, one torch thread "
+        f"where nothing else is said, float32, {result['num_states']} states of a channel. Ratios are theirs to ours, "
+        "forward and backward; the last column is by how much the process grew.\n"
+    )
+    lines = [
+        "| batch x steps x channels | scan | forward | forward and backward | over ours | MiB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for size, rows in result["sizes"].items():
+        for name, row in rows.items():
+            if row is None:
+                cells = [size, name, "–", f"more than {result['limit_s']:.0f} s", "–", "–"]
+            else:
+                figures = [_number(row[key]) for key in ("forward_ms", "both_ms")]
+                cells = [size, name, *figures, f"{row['over_ours']:.2f}", _number(row["grown_mib"])]
+            lines.append(f"| {' | '.join(cells)} |")
+    yield "\n".join(lines) + "\n"
 
 
 def _number(value: float | None) -> str:

@@ -38,8 +38,9 @@ SIZES = [  # B, L, E, N, G
 
 @pytest.fixture(params=TUNINGS)
 def tuning(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if TUNINGS[request.param] is not None:
-        monkeypatch.setattr(module, "_CPU", module._Tuning(**TUNINGS[request.param]))
+    values = TUNINGS[request.param]
+    if values is not None:
+        monkeypatch.setattr(module, "_CPU", module._Tuning(**values))
     return request.param
 
 
@@ -273,6 +274,15 @@ def test_it_compiles_without_a_break_and_trains_as_before(backend: str) -> None:
     compiled = torch.compile(selective_scan, backend=backend, fullgraph=True)
     for x, y in zip(gradients(compiled, inputs), gradients(selective_scan, inputs), strict=True):
         torch.testing.assert_close(x, y)
+
+
+def test_compiled_for_any_batch_and_length_it_does_not_compile_anew() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(selective_scan, backend="eager", fullgraph=True, dynamic=True)
+    compiled(*inputs_of((5, 40, 4, 3, 2), torch.float32))
+    others = inputs_of((7, 57, 4, 3, 2), torch.float32)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        torch.testing.assert_close(compiled(*others), selective_scan(*others))
 
 
 def test_an_exported_network_holds_it_as_one_operation_and_takes_any_length() -> None:
