@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from repro_models.blocks.pointwise_conv import StridedPointwiseConv2d
+
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -46,8 +48,10 @@ def _has_wrong_gradient_channels_last(module: nn.Module) -> bool:
     """
     if isinstance(module, nn.ConvTranspose3d):
         return module.groups > 1
-    # Ours is a class of its own, which takes the pixels it needs first.
-    return type(module) in (nn.Conv2d, nn.Conv3d) and max(module.kernel_size) == 1 < max(module.stride)
+    # Ours take the pixels they need first.
+    if not isinstance(module, (nn.Conv2d, nn.Conv3d)) or isinstance(module, StridedPointwiseConv2d):
+        return False
+    return max(module.kernel_size) == 1 < max(module.stride)
 
 
 def _input_channels_first(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
