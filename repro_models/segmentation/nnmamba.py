@@ -15,11 +15,13 @@ Shapes:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from repro_models.blocks.mamba_in_convolution import MambaInConvolution, ResidualUnit, conv_norm_3d, halving_stem
 from repro_models.blocks.mamba_mixer import MambaMixer, StateSpace, rank_of_steps
 from repro_models.blocks.two_convs import TwoConvs
 from repro_models.contract import Constraints, Paper, Problem, Variant
@@ -90,20 +92,6 @@ CONSTRAINTS = Constraints(
 )
 
 
-def _conv_norm(
-    in_channels: int, out_channels: int, kernel_size: int = 3, *, stride: int = 1, has_bias: bool = False
-) -> nn.Sequential:
-    """(B, in_channels, *s) -> (B, out_channels, *s / stride)."""
-    return nn.Sequential(
-        nn.Conv3d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=has_bias),
-        nn.BatchNorm3d(out_channels),
-    )
-
-
-def _relu() -> nn.Module:
-    return nn.ReLU(inplace=True)
-
-
 class _BothWays(nn.Module):
     """Sum of the scans of one state space from both ends: (B, L, E) -> (B, L, E)."""
 
@@ -115,10 +103,10 @@ class _BothWays(nn.Module):
         return self.space(x) + self.space(x, is_reversed=True)
 
 
-class SiameseMamba(nn.Module):
-    """MICCSS: mean of one Mamba block's outputs for four orders, between two pointwise convolutions.
+class SiameseMixer(nn.Module):
+    """CSS of MICCSS: mean of one Mamba block's outputs for four orders; (B, L, C) -> (B, L, C).
 
-    The orders: as it is, with the channels flipped, with the voxels flipped, both. (B, C, X, Y, Z) -> the same shape.
+    The orders: as it is, with the channels flipped, with the steps flipped, both.
 
     Args:
         channels: C.
@@ -130,41 +118,15 @@ class SiameseMamba(nn.Module):
     def __init__(self, channels: int, num_states: int, kernel_size: int, expand: int) -> None:
         super().__init__()
         inner = expand * channels
-        self.entry = nn.Sequential(_conv_norm(channels, channels, 1), _relu())
-        self.mixer = MambaMixer(
+        self.block = MambaMixer(
             channels, inner, _BothWays(StateSpace(inner, num_states, kernel_size, rank_of_steps(channels)))
         )
-        self.exit = nn.Sequential(_conv_norm(channels, channels, 1), _relu())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix all voxels; none is negative behind it."""
-        x = self.entry(x)
-        tokens = x.flatten(2).transpose(1, 2)
-        # Flipped voxels share all but the scan with those in order, which may so be added before the last projection.
-        plain, flipped = self.mixer(torch.cat([tokens, tokens.flip(2)])).chunk(2)
-        mean = (plain + flipped.flip(2)) / 4
-        return self.exit(x + mean.transpose(1, 2).reshape(x.shape))
-
-
-class _Unit(nn.Module):
-    """Residual unit of two convolutions: (B, in_channels, *s) -> (B, out_channels, *s), halved where channels change.
-
-    `context` joins the residual.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.stride = 1 if in_channels == out_channels else 2
-        self.residual = nn.Sequential(
-            _conv_norm(in_channels, out_channels, stride=self.stride), _relu(), _conv_norm(out_channels, out_channels)
-        )
-        self.shortcut = nn.Identity() if self.stride == 1 else _conv_norm(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        residual = self.residual(x) if context is None else self.residual(x) + context
-        # Not by the convolution's stride, whose gradient writes beyond its memory in 2D (`StridedPointwiseConv2d`).
-        step = self.stride
-        return functional.relu(residual + self.shortcut(x[:, :, ::step, ::step, ::step]))
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Mix the steps."""
+        # Flipped steps share all but the scan with those in order, which may so be added before the last projection.
+        plain, flipped = self.block(torch.cat([tokens, tokens.flip(2)])).chunk(2)
+        return (plain + flipped.flip(2)) / 4
 
 
 class _Stage(nn.Module):
@@ -173,9 +135,12 @@ class _Stage(nn.Module):
     def __init__(self, channels: int, config: Config) -> None:
         super().__init__()
         width = 2 * channels
-        self.first = _Unit(channels, width)
-        self.mamba = SiameseMamba(width, config.num_states, config.kernel_size, config.expand)
-        self.others = nn.ModuleList(_Unit(width, width) for _ in range(config.num_units - 1))
+        self.first = ResidualUnit(channels, width)
+        self.mamba = MambaInConvolution(
+            width,
+            partial(SiameseMixer, num_states=config.num_states, kernel_size=config.kernel_size, expand=config.expand),
+        )
+        self.others = nn.ModuleList(ResidualUnit(width, width) for _ in range(config.num_units - 1))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
@@ -216,20 +181,15 @@ class NnMamba(nn.Module):
         self.config = config
         features, classes = config.base_features, problem.num_classes
         widths = [features * 2**level for level in range(config.num_stages + 1)]
-        self.stem = nn.Sequential(
-            _conv_norm(problem.in_channels, features, stride=2, has_bias=True),
-            _relu(),
-            _conv_norm(features, features, has_bias=True),
-            _relu(),
-        )
+        self.stem = halving_stem(problem.in_channels, features)
         self.stages = nn.ModuleList(_Stage(width, config) for width in widths[:-1])
         self.scales = nn.ModuleList(ChannelScale(width) for width in widths[:-1])
         self.decoder = nn.ModuleList(TwoConvs(_DIMS, (3 * width, width, width), "batch") for width in widths[:-1])
         self.head = nn.Sequential(
-            _conv_norm(features, classes, has_bias=True),
-            _relu(),
-            _conv_norm(classes, classes, has_bias=True),
-            _relu() if config.has_activated_logits else nn.Identity(),
+            conv_norm_3d(features, classes, has_bias=True),
+            nn.ReLU(inplace=True),
+            conv_norm_3d(classes, classes, has_bias=True),
+            nn.ReLU(inplace=True) if config.has_activated_logits else nn.Identity(),
         )
 
     def forward(self, x: Tensor) -> Tensor:

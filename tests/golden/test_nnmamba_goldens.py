@@ -1,7 +1,7 @@
 """nnMamba against the authors' code with filled parameters (`tests/fillings.py`).
 
 The hashed filling has no golden: with its large weights the authors' network gives no numbers (NaN) in float32. The
-constant one makes all channels equal, so it cannot see that channels are flipped; a test of `SiameseMamba` does.
+constant one makes all channels equal, so it cannot see that channels are flipped; a test of `SiameseMixer` does.
 """
 
 from __future__ import annotations
